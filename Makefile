@@ -1,0 +1,64 @@
+# Every command a person or CI needs. Each does its own set-up; nothing has to be installed by hand.
+PYTHON3 := /usr/bin/python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+SHELL   := /bin/bash
+PACKAGES := trust rewrite proxies supervisor launcher
+
+.PHONY: demo check test bench fmt lint types contracts unit integration lock venv clean
+
+demo: $(VENV)/.runtime            ## One complete session on real parts, shown line by line (root).
+	@$(BIN)/python -I integration/demo.py
+
+check: lint types contracts unit  ## Format, lint, types, import contracts, unit and property tests.
+
+test: check integration           ## Everything, integration tests included (root).
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -q tests/test_layout.py
+	$(BIN)/coverage run -m pytest -q tests
+	$(BIN)/coverage report
+
+integration: $(VENV)/.dev
+	@integration/setup.sh test
+	$(BIN)/python -m pytest -q integration
+
+bench: $(VENV)/.dev               ## First figures, taken pairwise in one run.
+	@integration/setup.sh bench
+	$(BIN)/python -I integration/bench/run.py
+
+fmt: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:                             ## Recompile the hashed requirement files (needs uv).
+	for set in runtime dev demo; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command 'make lock' requirements/$$set.in -o requirements/$$set.txt; done
+
+venv: $(VENV)/.dev
+
+# The system's interpreter and its site packages: python3-seccomp exists only as a Debian package.
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml
+	@integration/setup.sh venv
+	$(PYTHON3) -m venv --system-site-packages $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

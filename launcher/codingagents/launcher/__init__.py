@@ -1,0 +1,1 @@
+"""The host side: the `coding-agents` command and its engines. Never ships into a container."""

@@ -1,0 +1,1 @@
+"""Helper processes: one per remote MCP server, asyncio, never trio."""

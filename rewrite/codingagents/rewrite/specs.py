@@ -1,0 +1,156 @@
+"""What one process tells another to be: session and helper specs, versioned, frozen.
+
+A `SessionSpec` holds no secret and lies in the session directory. `SessionSecrets` and `HelperSpec` hold secrets and
+travel over an inherited descriptor only. No I/O here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from codingagents.trust.vocabulary import Secret
+from codingagents.trust.wire import Message
+
+SPEC_VERSION = 1
+
+ClientAuth = Literal["uid", "bearer"]
+PinPosition = Literal["any", "leaf", "intermediate", "root"]
+PinMode = Literal["enforce", "report", "off"]
+
+
+class PinSpec(Message, frozen=True, kw_only=True):
+    """One pin: SHA-256 of a SubjectPublicKeyInfo, as `sha256/<base64>`, and where in the path it may stand."""
+
+    spki: str
+    at: PinPosition = "any"
+    backup: bool = False
+    note: str = ""
+
+
+class TlsSpec(Message, frozen=True, kw_only=True):
+    """How a helper trusts its upstream. `anchors_pem` is the whole store: the helper opens no file for it."""
+
+    server_name: str
+    anchors_pem: str
+    store: Literal["host", "certifi", "custom", "pinned-only"]
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    pin_mode: PinMode = "enforce"
+    pins: list[PinSpec] = msgspec.field(default_factory=list)
+    pins_expire: str | None = None  # ISO date; past it the helper refuses
+    credential_without_pin: bool = False
+
+
+class LimitsSpec(Message, frozen=True, kw_only=True):
+    """Bounds of one helper; seconds and bytes."""
+
+    request_bytes: int = 64 * 1024 * 1024
+    header_bytes: int = 32 * 1024
+    connections: int = 512
+    connect_seconds: float = 10.0
+    idle_seconds: float = 900.0
+
+
+class HeaderTemplate(Message, frozen=True, kw_only=True):
+    """A header that the helper attaches; `${NAME}` parts are filled from secrets in the helper, `$$` is `$`."""
+
+    name: str
+    template: str
+
+
+class RemoteSpec(Message, frozen=True, kw_only=True):
+    """A remote server without its secrets: what the supervisor needs to make its helper."""
+
+    name: str
+    scheme: Literal["https", "http"]
+    host: str
+    port: int
+    path: str  # the URL's path and query; clients are given the same path on the helper's origin
+    transport: Literal["http", "sse"] = "http"
+    connect_to: str | None = None  # "HOST:PORT" to dial instead; never changes SNI, Host or the name check
+    allow_private: bool = False
+    client_auth: list[ClientAuth] = msgspec.field(default_factory=lambda: ["uid", "bearer"])
+    headers: list[HeaderTemplate] = msgspec.field(default_factory=list)
+    tls: TlsSpec | None = None  # None only for http to loopback
+    limits: LimitsSpec = LimitsSpec()
+
+
+class HelperSpec(Message, frozen=True, kw_only=True):
+    """All a helper is told, over its own descriptor, secrets included."""
+
+    version: Literal[1] = 1
+    remote: RemoteSpec
+    uid: int
+    gid: int
+    agent_uid: int  # whose loopback connections the uid gate lets through
+    listen_port: int  # the port of the inherited listening socket; Host and Origin are checked against it
+    bearer: Secret  # the local bearer
+    secrets: dict[str, Secret]  # only those that `remote.headers` names
+
+
+class ExecRule(Message, frozen=True, kw_only=True):
+    """One `[exec]` rule, first match wins."""
+
+    action: Literal["allow", "deny"]
+    path: str  # an absolute glob; `*` stays inside one component, `**` crosses them
+    role: str | None = None
+    argv: list[str] = msgspec.field(default_factory=list)  # prefix that argv must start with
+
+
+class ExecSpec(Message, frozen=True, kw_only=True):
+    """The exec policy of a session."""
+
+    mode: Literal["observe", "enforce"] = "observe"
+    rules: list[ExecRule] = msgspec.field(default_factory=list)
+    trees: list[str] = msgspec.field(default_factory=lambda: ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt"])
+
+
+class UidPlan(Message, frozen=True, kw_only=True):
+    """Numeric identities of one session; no two alike."""
+
+    agent: int
+    task: int
+    workspace_gid: int
+    servers: dict[str, int]
+
+
+class SessionSpec(Message, frozen=True, kw_only=True):
+    """One session, without its secrets: `session.json` in the session directory."""
+
+    version: Literal[1] = 1
+    session: str
+    agent: str  # agent's name, e.g. "claude"
+    engine: Literal["local", "podman", "docker"]
+    config_sha256: str
+    uids: UidPlan
+    remotes: list[RemoteSpec]
+    exec: ExecSpec = ExecSpec()
+    layers: dict[str, Literal["require", "prefer", "off"]] = msgspec.field(default_factory=dict)
+    command: list[str]
+    working_directory: str
+    environment: dict[str, str]  # the agent's whole environment, client switches excluded
+    public_key: str  # base64 Ed25519 key that the event log will verify against
+
+
+class SessionSecrets(Message, frozen=True, kw_only=True):
+    """First line on the control descriptor, launcher to supervisor."""
+
+    version: Literal[1] = 1
+    secrets: dict[str, Secret]
+    signing_key: Secret  # base64 of the 32-byte Ed25519 private key
+
+
+class ControlCheckpoint(Message, frozen=True, kw_only=True, tag_field="control", tag="checkpoint"):
+    """Supervisor to launcher: a signed checkpoint, to be kept outside the session."""
+
+    note: str
+
+
+class ControlLayers(Message, frozen=True, kw_only=True, tag_field="control", tag="layers"):
+    """Supervisor to launcher: a layer that was required cannot be had, or the like; for the person at the terminal."""
+
+    notice: str
+
+
+AnyControl = ControlCheckpoint | ControlLayers

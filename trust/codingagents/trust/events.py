@@ -1,0 +1,248 @@
+"""The closed union of events. What is not listed here cannot be logged.
+
+Each class is the `data` of one CloudEvents type, `dev.codingagents.<tag>`. Field names follow OpenTelemetry where
+it has one, with `.` written `_` (`process_pid` for `process.pid`). Values are str, int, bool, None and
+lists or objects of these, so that sorted compact JSON is RFC 8785 canonical. Bytes from an untrusted role are
+`escape_bytes` text. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from codingagents.trust.wire import Message
+
+TYPE_PREFIX = "dev.codingagents."
+
+
+class Event(Message, frozen=True, kw_only=True, tag_field="kind"):
+    """Base of all events; the tag is the CloudEvents type without its prefix."""
+
+
+LayerState = Literal["enforced", "partial", "unavailable", "disabled"]
+LayerWish = Literal["require", "prefer", "off"]
+
+
+class Layer(Message, frozen=True, kw_only=True):
+    """One row of the layer report (one confinement mechanism, wanted and actual)."""
+
+    layer: str
+    wanted: LayerWish
+    state: LayerState
+    mechanism: str  # what enforces it
+    probe: str  # what was tried, and the errno or value that was seen
+    observed_by: Literal["observed", "self-reported"]
+    why: str = ""  # cause, where it is not enforced
+    consequence: str = ""  # one sentence of effect
+    remedy: str = ""  # the exact flag that would enable it
+    detail: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class SessionStarted(Event, frozen=True, kw_only=True, tag="session.started"):
+    """A supervisor took up its session."""
+
+    agent: str
+    engine: str
+    servers: list[str]
+    config_sha256: str
+    exec_mode: str
+    uids: dict[str, int]
+    supervisor_version: str
+
+
+class LayerReport(Event, frozen=True, kw_only=True, tag="session.layers"):
+    """Which layers hold for a role, each as it was tried from that role's own process."""
+
+    role: str
+    layers: list[Layer]
+
+
+class AgentStarted(Event, frozen=True, kw_only=True, tag="agent.started"):
+    """The agent's process was confined and let go."""
+
+    process_pid: int
+    user_id: int
+    command: list[str]
+
+
+class SessionEnded(Event, frozen=True, kw_only=True, tag="session.ended"):
+    """The last event before the closing checkpoint."""
+
+    exit_code: int
+    reason: str
+
+
+class HelperStarting(Event, frozen=True, kw_only=True, tag="helper.starting"):
+    """A helper process is being made."""
+
+    server: str
+    user_id: int
+    attempt: int
+
+
+class HelperReady(Event, frozen=True, kw_only=True, tag="helper.ready"):
+    """A helper serves its socket."""
+
+    server: str
+    user_id: int
+    process_pid: int
+    listen: str
+    open_fds: list[str]  # self-reported listing, after everything foreign was closed
+
+
+class HelperStopped(Event, frozen=True, kw_only=True, tag="helper.stopped"):
+    """A helper ended; `restart_in_ms` is None where it will not come back."""
+
+    server: str
+    user_id: int
+    process_pid: int
+    exit_code: int  # 128 + N for a signal
+    reason: str
+    restart_in_ms: int | None
+
+
+class HelperFailed(Event, frozen=True, kw_only=True, tag="helper.failed"):
+    """A helper used up its restart budget, or could not be made."""
+
+    server: str
+    reason: str
+
+
+class HelperRefused(Event, frozen=True, kw_only=True, tag="helper.refused"):
+    """A helper's local gate turned a caller away before any upstream contact."""
+
+    server: str
+    reason: str
+    peer_user_id: int | None
+
+
+class HelperRequest(Event, frozen=True, kw_only=True, tag="helper.request"):
+    """A request was relayed (or failed); never its body."""
+
+    server: str
+    http_request_method: str
+    http_response_status_code: int
+    error_type: str | None
+    request_bytes: int
+    response_bytes: int
+    duration_ms: int
+
+
+class PinMismatch(Event, frozen=True, kw_only=True, tag="tls.pin-mismatch"):
+    """A verified upstream path carried none of the configured pins; nothing was sent."""
+
+    server: str
+    server_address: str
+    expected: list[str]
+    seen: list[str]
+
+
+class UpstreamFailed(Event, frozen=True, kw_only=True, tag="upstream.failed"):
+    """An upstream could not be reached or trusted."""
+
+    server: str
+    error_type: str
+    detail: str
+
+
+class FactsDropped(Event, frozen=True, kw_only=True, tag="helper.facts-dropped"):
+    """A source went over its quota of facts; the count is what was not recorded."""
+
+    server: str
+    dropped: int
+
+
+class ExecDecided(Message, frozen=True, kw_only=True):
+    """What is recorded of an exec: who, what, and how the decision was made."""
+
+    role: str
+    process_pid: int
+    process_parent_pid: int
+    user_id: int
+    executable_path: str  # as the tracee wrote it, made absolute
+    resolved_path: str  # after symlinks, "" where it could not be resolved
+    working_directory: str
+    command_args: list[str]  # capped and scrubbed
+    args_total_bytes: int  # 0: unknown
+    args_sha256: str  # of the NUL-joined argv as read, before capping and scrubbing; "" when unread
+    args_truncated: bool
+    rule: str
+    reason: str
+    firmness: str
+    verified: str  # landlock | none
+
+
+class ExecAllowed(Event, ExecDecided, frozen=True, kw_only=True, tag="exec.allowed"):
+    """The trap let an exec continue."""
+
+
+class ExecDenied(Event, ExecDecided, frozen=True, kw_only=True, tag="exec.denied"):
+    """The trap answered an exec with an errno."""
+
+    errno: str
+
+
+class EventsGap(Event, frozen=True, kw_only=True, tag="events.gap"):
+    """The log could not be written for a while; execs and grants were denied meanwhile."""
+
+    lost: int
+    lost_kinds: dict[str, int]
+    since: str
+    reason: str
+
+
+class Checkpoint(Event, frozen=True, kw_only=True, tag="events.checkpoint"):
+    """A signed note (C2SP tlog-checkpoint) over all lines before this one."""
+
+    note: str
+
+
+AnyEvent = (
+    SessionStarted
+    | LayerReport
+    | AgentStarted
+    | SessionEnded
+    | HelperStarting
+    | HelperReady
+    | HelperStopped
+    | HelperFailed
+    | HelperRefused
+    | HelperRequest
+    | PinMismatch
+    | UpstreamFailed
+    | FactsDropped
+    | ExecAllowed
+    | ExecDenied
+    | EventsGap
+    | Checkpoint
+)
+
+
+def escape_bytes(raw: bytes) -> str:
+    r"""Return `raw` as text, reversibly: UTF-8 as it is, any other byte as ``\xNN``, a backslash as ``\\``."""
+    text = raw.decode("utf-8", "surrogateescape").replace("\\", "\\\\")
+    if text.isascii() or text.isprintable():
+        return text
+    return "".join(f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text)
+
+
+def unescape_bytes(text: str) -> bytes:
+    r"""Return the bytes that `escape_bytes` was given; `ValueError` for text it cannot have made."""
+    out = bytearray()
+    pieces = text.split("\\")
+    out += pieces[0].encode()
+    index = 1
+    while index < len(pieces):
+        piece = pieces[index]
+        if piece == "" and index + 1 < len(pieces):
+            out += b"\\" + pieces[index + 1].encode()
+            index += 2
+            continue
+        if len(piece) < 3 or piece[0] != "x":
+            raise ValueError("not escaped by escape_bytes")
+        out.append(int(piece[1:3], 16))
+        out += piece[3:].encode()
+        index += 1
+    return bytes(out)

@@ -154,3 +154,21 @@ class ControlLayers(Message, frozen=True, kw_only=True, tag_field="control", tag
 
 
 AnyControl = ControlCheckpoint | ControlLayers
+
+
+class CloneRequest(Message, frozen=True, kw_only=True):
+    """Supervisor to zygote, one SOCK_SEQPACKET message, with SCM_RIGHTS: [helper's channel, listening socket].
+
+    The channel is a stream socket: the supervisor writes one `HelperSpec` line, the helper writes `facts.AnyFact` lines.
+    EOF on it means die.
+    """
+
+    version: Literal[1] = 1
+    server: str
+
+
+class Cloned(Message, frozen=True, kw_only=True):
+    """Zygote's answer, with SCM_RIGHTS: [pidfd] where `pid` is set. `pid` is the supervisor's own child."""
+
+    pid: int | None
+    error: str = ""

@@ -57,4 +57,10 @@ class Dropped(Fact, frozen=True, kw_only=True, tag="dropped"):
     count: int
 
 
-AnyFact = Ready | Refused | Request | PinMismatch | UpstreamFailed | Dropped
+class Failed(Fact, frozen=True, kw_only=True, tag="failed"):
+    """The helper is about to end by itself, and why: one sentence for the record, and never a secret."""
+
+    reason: str
+
+
+AnyFact = Ready | Refused | Request | PinMismatch | UpstreamFailed | Dropped | Failed

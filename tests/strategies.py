@@ -1,0 +1,59 @@
+"""The one home of Hypothesis strategies."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from hypothesis import strategies as st
+
+from codingagents.trust import events
+from codingagents.trust.events import AnyEvent
+from codingagents.trust.vocabulary import SessionId
+
+# Any text that UTF-8 can carry, and what log lines fear most: escapes, quotes, newlines, separators, terminal codes.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
+    ['"', "\\", "\n", "\u2028", "\x7f", "\x1b[2J", "\b\f\t\r\x01", "\U0001f600\ue000", "é", "</script>"]
+)
+ascii_keys = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=8)
+counts = st.integers(min_value=-1, max_value=2**53 - 1)
+
+
+def of_hint(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of a field's annotation, for the shapes that events are made of."""
+    if hint is str:
+        return texts
+    if hint is int:
+        return counts
+    if hint is bool:
+        return st.booleans()
+    if hint is types.NoneType:
+        return st.none()
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return st.sampled_from(args)
+    if origin in (Union, types.UnionType):
+        return st.one_of(*map(of_hint, args))
+    if origin is list:
+        return st.lists(of_hint(args[0]), max_size=3)
+    if origin is dict:
+        return st.dictionaries(ascii_keys, of_hint(args[1]), max_size=3)
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return of_struct(hint)
+    raise AssertionError(f"events have no fields of type {hint}")
+
+
+def of_struct(kind: type) -> st.SearchStrategy[Any]:
+    """Values of a message class, every field drawn."""
+    hints = get_type_hints(kind)
+    fields = {name: of_hint(hints[name]) for name in kind.__struct_fields__}  # type: ignore[attr-defined]  # msgspec's own
+    return st.builds(kind, **fields)
+
+
+any_event: st.SearchStrategy[AnyEvent] = st.one_of(*map(of_struct, get_args(AnyEvent)))
+log_events: st.SearchStrategy[AnyEvent] = st.one_of(
+    *(of_struct(kind) for kind in get_args(AnyEvent) if kind is not events.Checkpoint)
+)
+session_ids = st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True).map(SessionId)
+unix_times = st.integers(min_value=0, max_value=4 * 10**18)

@@ -1,0 +1,136 @@
+"""SHELL: what a helper does to its own process: keeps only its descriptors, changes its UID for good, hides its memory.
+
+Does not serve and knows no spec; every step is read back, and one that did not take raises `ProcessError`.
+Linux only: prctl(2), close_range(2), proc(5).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+import stat
+
+from codingagents.trust.errors import ProcessError
+
+CHANNEL = 3  # the descriptors of a helper, after everything else was closed
+LISTENER = 4
+_ABOVE = 10  # out of the way of every number that gets a meaning
+_NO_LIMIT = 1 << 20  # close_range(2) ignores what lies past the table
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_GET_DUMPABLE = 3
+_PR_SET_NAME = 15
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_GET_NO_NEW_PRIVS = 39
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_libc.prctl.restype = ctypes.c_int
+
+
+def _prctl(option: int, argument: int = 0) -> int:
+    result: int = _libc.prctl(option, argument, 0, 0, 0)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise ProcessError(f"prctl({option}) failed: {os.strerror(number)}")
+    return result
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent's *thread* that made this process ends, prctl(2).
+
+    A second line behind EOF on the channel. The supervisor therefore makes the zygote from its main thread. The kernel
+    clears the request at every change of credentials: call again after it.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def name_process(name: str) -> None:
+    """Set what `ps` shows, 15 bytes at most; the argv of the zygote stays visible beside it."""
+    buffer = ctypes.create_string_buffer(name.encode("ascii", "replace")[:15])
+    _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def keep_only(channel: int, listener: int) -> None:
+    """Move the two to CHANNEL and LISTENER, put 0, 1 and 2 on /dev/null, and close every other descriptor."""
+    high_channel = fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+    high_listener = fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+    null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.dup2(high_channel, CHANNEL, inheritable=False)
+    os.dup2(high_listener, LISTENER, inheritable=False)
+    os.closerange(LISTENER + 1, _NO_LIMIT)
+
+
+def open_descriptors() -> dict[int, str]:
+    """Return {number: target} of this process, as proc(5) tells it, without the descriptor of the listing itself."""
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue  # the listing's own descriptor, closed by now
+    return dict(sorted(found.items()))
+
+
+def assert_nothing_foreign() -> None:
+    """Raise `ProcessError` unless exactly /dev/null three times, the channel and the listener are open."""
+    found = open_descriptors()
+    expected = {0, 1, 2, CHANNEL, LISTENER}
+    if set(found) != expected:
+        raise ProcessError(f"a helper must hold descriptors {sorted(expected)}, found {found}")
+    null = os.stat(os.devnull).st_rdev
+    for number in (0, 1, 2):
+        if os.fstat(number).st_rdev != null:
+            raise ProcessError(f"descriptor {number} of a helper must be {os.devnull}, found {found[number]}")
+    for number in (CHANNEL, LISTENER):
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            raise ProcessError(f"descriptor {number} of a helper must be a socket, found {found[number]}")
+
+
+def drop(uid: int, gid: int) -> None:
+    """Become `uid` and `gid` for good: no groups, no capabilities, no new privileges, no core, not traceable.
+
+    Raises `ProcessError` where a step failed or did not read back as demanded.
+    """
+    if uid == 0 or gid == 0:
+        raise ProcessError("a helper never runs as root: give it a UID and GID of its own")
+    try:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.umask(0o077)
+        os.chdir("/")
+    except OSError as error:
+        raise ProcessError(f"the helper cannot become UID {uid}: {error.strerror}") from None
+    os.environ.clear()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)
+    die_with_parent()
+    _assert_dropped(uid, gid)
+
+
+def _assert_dropped(uid: int, gid: int) -> None:
+    facts = {
+        "real, effective and saved UID": (os.getresuid(), (uid, uid, uid)),
+        "real, effective and saved GID": (os.getresgid(), (gid, gid, gid)),
+        "groups": (os.getgroups(), []),
+        "no_new_privs": (_prctl(_PR_GET_NO_NEW_PRIVS), 1),
+        "dumpable": (_prctl(_PR_GET_DUMPABLE), 0),
+        "capabilities": (_capabilities(), {"CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapAmb": 0}),
+    }
+    for what, (found, wanted) in facts.items():
+        if found != wanted:
+            raise ProcessError(f"the helper's {what} must be {wanted} and is {found}")
+
+
+def _capabilities() -> dict[str, int]:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        pairs = (line.split(":", 1) for line in status if line.startswith("Cap"))
+        return {name: int(mask, 16) for name, mask in pairs if name != "CapBnd"}

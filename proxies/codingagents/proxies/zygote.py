@@ -1,0 +1,146 @@
+"""ENTRY: `python -I -m codingagents.proxies.zygote --fd N`: loads what a helper imports, then makes helpers by cloning.
+
+Never serves, never sees a spec or a secret: a clone reads those from its own channel. Descriptor N is a SOCK_SEQPACKET
+socket; one `CloneRequest` in, one `Cloned` out, until EOF. A clone is the *parent's* child (CLONE_PARENT, clone(2)), so
+that the supervisor can wait for it, and its pidfd comes from the clone itself (CLONE_PIDFD), so that no reaping of the
+supervisor can give the number to another process first. One thread only: clone(2) copies no other.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import gc
+import os
+import platform
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from codingagents.proxies import confinement, helper
+from codingagents.rewrite.specs import Cloned, CloneRequest
+from codingagents.trust import wire
+from codingagents.trust.errors import WireError
+
+_MAX_REQUEST = 4096  # bytes of one request
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
+_CLONE_PIDFD = 0x1000
+_CLONE_PARENT = 0x8000
+
+# PyDLL keeps the interpreter's lock over the call, as os.fork does: the clone's one thread must hold it.
+_python = ctypes.PyDLL(None, use_errno=True)
+_python.syscall.restype = ctypes.c_long
+
+
+def _clone() -> tuple[int, int]:
+    """Clone this process; return (pid, pidfd) in the zygote and (0, -1) in the clone, or raise `OSError`."""
+    pidfd = ctypes.c_int(-1)
+    flags = _CLONE_PARENT | _CLONE_PIDFD | signal.SIGCHLD
+    number = _SYS_CLONE[platform.machine()]
+    _python.PyOS_BeforeFork()
+    # Past the third, the order of the arguments differs between machines; all of those are zero here.
+    pid: int = _python.syscall(
+        ctypes.c_long(number), ctypes.c_ulong(flags), ctypes.c_void_p(), ctypes.byref(pidfd), ctypes.c_void_p(),
+        ctypes.c_void_p(),
+    )  # fmt: skip
+    failure = ctypes.get_errno()
+    if pid == 0:
+        _python.PyOS_AfterFork_Child()
+        return 0, -1
+    _python.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(failure, f"clone failed: {os.strerror(failure)}")
+    return pid, pidfd.value
+
+
+def _become_helper(server: str, channel: int, listener: int) -> NoReturn:
+    """Run the helper in the clone; never returns into the zygote's loop, whatever happens."""
+    status = 1
+    try:
+        confinement.die_with_parent()
+        confinement.keep_only(channel, listener)
+        channel = confinement.CHANNEL
+        confinement.name_process(f"helper {server}")
+        gc.enable()
+        status = helper.main(confinement.CHANNEL, confinement.LISTENER)
+    except BaseException as error:  # nothing may climb into the zygote's loop
+        helper.report_failure(channel, error)
+    finally:
+        os._exit(status)
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """Return one message and its descriptors; (b"", []) is EOF. A cut message raises `WireError`, its descriptors closed."""
+    data, ancillary, flags, _ = control.recvmsg(_MAX_REQUEST, socket.CMSG_SPACE(8 * 4), socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        _close(list(descriptors))
+        raise WireError(f"a clone request must fit {_MAX_REQUEST} bytes and carry two descriptors")
+    return data, list(descriptors)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _serve_one(control: socket.socket, data: bytes, descriptors: list[int]) -> None:
+    try:
+        request: CloneRequest = wire.decode(CloneRequest, data)
+        if len(descriptors) != 2:
+            raise WireError(f"a clone request carries the channel and the listener, not {len(descriptors)} descriptors")
+        channel, listener = descriptors
+        pid, pidfd = _clone()
+    except (WireError, OSError) as error:
+        _close(descriptors)
+        control.send(wire.encode(Cloned(pid=None, error=str(error))))
+        return
+    if pid == 0:
+        _become_helper(request.server, channel, listener)
+    _close(descriptors)
+    try:
+        socket.send_fds(control, [wire.encode(Cloned(pid=pid))], [pidfd])
+    finally:
+        os.close(pidfd)
+
+
+def serve(control: socket.socket) -> None:
+    """Answer clone requests until EOF. A supervisor that went away without one (ECONNRESET, EPIPE) is EOF too."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            try:
+                data, descriptors = _receive(control)
+            except WireError as error:
+                control.send(wire.encode(Cloned(pid=None, error=str(error))))
+                continue
+            if not data:
+                _close(descriptors)
+                return
+            _serve_one(control, data, descriptors)
+
+
+def main(arguments: list[str]) -> int:
+    """Take `--fd N`, prepare, and serve; the exit code is 0 at EOF and 2 for wrong arguments."""
+    if len(arguments) != 2 or arguments[0] != "--fd" or not arguments[1].isdecimal():
+        print("usage: python -I -m codingagents.proxies.zygote --fd N", file=sys.stderr)  # noqa: T201 -- a command's usage
+        return 2
+    confinement.die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    confinement.name_process("helper zygote")
+    control = socket.socket(fileno=int(arguments[1]))
+    control.set_inheritable(False)
+    helper.preload()
+    gc.disable()
+    gc.collect()
+    gc.freeze()  # a clone's collector then never writes to the pages that it shares with its siblings
+    serve(control)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

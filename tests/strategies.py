@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from datetime import datetime
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -56,4 +57,4 @@ log_events: st.SearchStrategy[AnyEvent] = st.one_of(
     *(of_struct(kind) for kind in get_args(AnyEvent) if kind is not events.Checkpoint)
 )
 session_ids = st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True).map(SessionId)
-unix_times = st.integers(min_value=0, max_value=4 * 10**18)
+moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.timezones())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 
 import pytest
 
@@ -11,6 +12,7 @@ from codingagents.trust.events import AnyEvent, HelperFailed, SessionEnded
 from codingagents.trust.merkle import MerkleTree
 from codingagents.trust.vocabulary import SessionId
 
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SESSION = SessionId("s-1")
 FIRST = HelperFailed(server="a", reason="first")
 ENDED = SessionEnded(exit_code=0, reason="done")
@@ -26,7 +28,7 @@ def test_each_line_holds_the_hash_of_the_line_before_it() -> None:
     previous = genesis(SESSION)
     entries: list[AnyEvent] = [FIRST, ENDED]
     for seq, event in enumerate(entries):
-        line = chain.prepare(event, 1_000 * seq)
+        line = chain.prepare(event, NOW)
         record = decode_line(line[:-1])
         assert (record.seq, record.prev, record.event) == (seq, previous, event)
         chain.commit(line)
@@ -38,9 +40,9 @@ def test_each_line_holds_the_hash_of_the_line_before_it() -> None:
 def test_a_line_that_was_not_written_changes_nothing() -> None:
     chain = Chain(SESSION)
     before = (chain.seq, chain.prev, chain.root())
-    lost = chain.prepare(FIRST, 0)
+    lost = chain.prepare(FIRST, NOW)
     assert (chain.seq, chain.prev, chain.root()) == before
-    line = chain.prepare(ENDED, 0)
+    line = chain.prepare(ENDED, NOW)
     with pytest.raises(RuntimeError, match="prepared last"):
         chain.commit(lost)
     chain.commit(line)
@@ -52,7 +54,7 @@ def test_a_line_that_was_not_written_changes_nothing() -> None:
 def test_an_event_that_cannot_be_recorded_changes_nothing() -> None:
     chain = Chain(SESSION)
     with pytest.raises(EventLogError):
-        chain.prepare(HelperFailed(server="a", reason="\udc80"), 0)
+        chain.prepare(HelperFailed(server="a", reason="\udc80"), NOW)
     assert (chain.seq, chain.prev) == (0, genesis(SESSION))
 
 

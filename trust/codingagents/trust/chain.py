@@ -7,6 +7,7 @@ keys: `checkpoint` signs what `root` returns, `verify` checks a finished log.
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
 from codingagents.trust.encoding import encode_event, utc_text
 from codingagents.trust.events import AnyEvent
@@ -40,13 +41,13 @@ class Chain:
         self._tree = MerkleTree()
         self._prepared: bytes | None = None
 
-    def prepare(self, event: AnyEvent, unix_ns: int) -> bytes:
-        """Return the next line, newline included, stamped with a time in nanoseconds since the Unix epoch.
+    def prepare(self, event: AnyEvent, moment: datetime) -> bytes:
+        """Return the next line, newline included, stamped with an aware `moment`.
 
         The chain stands where it stood: preparing again replaces the line. Raises `EventLogError` for an event that
         cannot be recorded.
         """
-        line = encode_event(event, session=self.session, seq=self.seq, prev=self.prev, time=utc_text(unix_ns))
+        line = encode_event(event, session=self.session, seq=self.seq, prev=self.prev, time=utc_text(moment))
         self._prepared = line
         return line
 

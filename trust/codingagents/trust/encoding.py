@@ -25,7 +25,6 @@ MAX_EVENT_LINE = 1024 * 1024  # bytes of one line, newline excluded; writers cap
 _SOURCE_PREFIX = "/coding-agents/sessions/"
 _SOURCE = re.compile(re.escape(_SOURCE_PREFIX) + "([a-z0-9-]{1,64})", re.ASCII)
 _PREV = re.compile("[0-9a-f]{64}", re.ASCII)
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MAX_SAFE_INTEGER = 2**53 - 1  # RFC 8785 numbers are IEEE 754 doubles
 
 
@@ -62,10 +61,11 @@ _EVENT_DECODERS: dict[str, msgspec.json.Decoder[AnyEvent]] = {
 }
 
 
-def utc_text(unix_ns: int) -> str:
-    """Return nanoseconds since the Unix epoch as RFC 3339 in UTC with microseconds, `2026-11-24T04:11:00.123456Z`."""
-    moment = _EPOCH + datetime.timedelta(microseconds=unix_ns // 1000)
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+def utc_text(moment: datetime.datetime) -> str:
+    """Return an aware `moment` as RFC 3339 in UTC with microseconds, `2026-11-24T04:11:00.123456Z`."""
+    if moment.tzinfo is None:
+        raise ValueError("a moment without a time zone is not a time")
+    return moment.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def event_kind(event: Event) -> str:
@@ -130,7 +130,6 @@ def decode_line(line: bytes) -> Record:
 
 def _is_utc_text(text: str) -> bool:
     try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
+        return utc_text(datetime.datetime.fromisoformat(text)) == text
+    except (ValueError, OverflowError):  # not a time at all, without a zone, or outside the calendar in UTC
         return False
-    return moment.tzinfo is not None and moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z" == text

@@ -2,8 +2,8 @@
 
 Run inside the session, as the agent, under the demo's interpreter. Like a real agent it is told one thing, the path of
 its MCP config in Claude's format (`{"mcpServers": {NAME: {"type": "http", "url": …, "headers": …}}}`); what it does
-then with its shell is given by `--run`, in order, while its connections are still open. It prints one JSON object for each
-server and passes through what the programs print. It knows nothing of helpers, pins or the upstream.
+then with its shell is given by `--run`, in order, while its connections are still open. It prints one JSON object for
+each server and passes through what the programs print. It knows nothing of helpers, pins or the upstream.
 """
 
 from __future__ import annotations

@@ -1,0 +1,187 @@
+"""ENTRY: the stub between the supervisor and a confined role: puts every layer on, tries each, then execs.
+
+`python -I -m codingagents.supervisor.confine --fd N`. Single-threaded and synchronous; holds no secret. The report it
+sends comes from attempts made in this very process, after which it *is* the role: nothing lies between report and
+fact.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import sys
+
+from codingagents.supervisor import kernel, landlock, seccomp
+from codingagents.supervisor.confine_spec import (
+    PROBE_ARGV0,
+    ConfineSpec,
+    ExecFailed,
+    Go,
+    Observation,
+    Observed,
+    Trapped,
+)
+from codingagents.trust import errors, wire
+
+_REACHED = "succeeded"
+
+
+def _attempt(act: object, *arguments: object) -> str:
+    """Run a forbidden act and return the errno's name, or that it succeeded."""
+    assert callable(act)
+    try:
+        result = act(*arguments)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error.errno))
+    if isinstance(result, int) and result > 2:
+        os.close(result)
+    return _REACHED
+
+
+class _Stub:
+    def __init__(self, channel: socket.socket, spec: ConfineSpec) -> None:
+        self.channel = channel
+        self.spec = spec
+        self.observations: list[Observation] = []
+        self.step = "start"
+
+    def wants(self, layer: str) -> bool:
+        return layer not in self.spec.layers_off
+
+    def observe(self, layer: str, act: str, outcome: str, control: str = "") -> None:
+        self.observations.append(Observation(layer=layer, act=act, control=control, outcome=outcome))
+
+    def exec_probe_file(self) -> str:
+        """Exec a file of no format: ENOEXEC where it may be executed, EACCES where Landlock forbids it."""
+        path = self.spec.probe_file
+        return _attempt(os.execve, path, [path], {}) if path else ""
+
+    def drop_identity(self) -> None:
+        self.step = "dropping Linux capabilities and identity"
+        spec = self.spec
+        if spec.uid is None:
+            return
+        privileged = _attempt(os.open, "/proc/1/environ", os.O_RDONLY)
+        if self.wants("caps_bounding"):
+            try:
+                kernel.drop_bounding_set()
+            except PermissionError:
+                self.observe("caps_bounding", "prctl(PR_CAPBSET_DROP)", "EPERM")
+        if self.wants("uid_drop"):
+            os.setgroups(spec.groups)
+            os.setresgid(spec.gid, spec.gid, spec.gid)
+            os.setresuid(spec.uid, spec.uid, spec.uid)
+            if os.getresuid() != (spec.uid,) * 3 or os.getresgid() != (spec.gid,) * 3:
+                raise OSError(errno.EPERM, "identity did not change")
+            self.observe("uid_drop", "setresuid(0, 0, 0)", _attempt(os.setresuid, 0, 0, 0))
+            self.observe(
+                "uid_drop", "open /proc/1/environ", _attempt(os.open, "/proc/1/environ", os.O_RDONLY), privileged
+            )
+
+    def restrict(self) -> list[str]:
+        self.step = "no_new_privs"
+        if self.wants("no_new_privs"):
+            kernel.set_no_new_privs()
+        fields = kernel.status_fields()
+        self.observe("no_new_privs", "/proc/self/status NoNewPrivs", fields["NoNewPrivs"])
+        self.observe("caps_bounding", "/proc/self/status CapBnd", fields["CapBnd"])
+        self.observe("caps_bounding", "/proc/self/status CapEff", fields["CapEff"])
+        self.step = "Landlock"
+        trees: list[str] = []
+        if self.wants("landlock_exec"):
+            control = self.exec_probe_file()
+            try:
+                trees = landlock.restrict_execution(self.spec.execute_trees)
+            except OSError as error:
+                self.observe("landlock_exec", "landlock_restrict_self", errno.errorcode[error.errno or 0])
+            else:
+                self.observe("landlock_exec", "execve of a file outside the trees", self.exec_probe_file(), control)
+        return trees
+
+    def trap(self) -> None:
+        self.step = "exec trap"
+        # setresuid made this process undumpable, and then nobody without CAP_SYS_PTRACE could read its first exec.
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        if self.spec.death_signal:
+            kernel.set_parent_death_signal()
+        if not self.wants("exec_trap"):
+            self.channel.sendall(wire.encode(Trapped(error="disabled")))
+            return
+        control = _attempt(kernel.memfd_create, 0)
+        try:
+            listener, killable = seccomp.install_exec_trap()
+        except OSError as error:
+            self.channel.sendall(wire.encode(Trapped(error=errno.errorcode[error.errno or 0])))
+            return
+        self.step = "handing over the trap"
+        socket.send_fds(self.channel, [wire.encode(Trapped(wait_killable=killable))], [listener])
+        os.close(listener)
+        self.observe("memfd_rule", "memfd_create(flags=0)", _attempt(kernel.memfd_create, 0), control)
+        program, name = "/bin/true", PROBE_ARGV0 + self.spec.probe_nonce
+        self.observe("exec_trap", f"execve of {program} that the trap denies", _attempt(os.execve, program, [name], {}))
+
+    def run(self) -> None:
+        spec = self.spec
+        self.step = "session"
+        if spec.own_session:
+            os.setsid()
+        self.drop_identity()
+        trees = self.restrict()
+        self.trap()
+        self.step = "reporting"
+        self.channel.sendall(wire.encode(Observed(observations=self.observations, trees=trees)))
+        wire.decode(Go, _read_line(self.channel))
+        if not spec.argv:
+            return
+        self.step = f"entering {spec.working_directory}"
+        os.chdir(spec.working_directory)
+        os.umask(spec.umask)
+        self.step = f"running {spec.argv[0]}"
+        os.execvpe(spec.argv[0], spec.argv, spec.environment)  # noqa: S606 -- running the role is its purpose; no shell
+
+
+def _read_line(channel: socket.socket) -> bytes:
+    buffer = wire.LineBuffer()
+    while True:
+        data = channel.recv(65536)
+        if not data:
+            sys.exit(errors.EXIT_ENGINE)  # the supervisor is gone
+        lines = buffer.feed(data)
+        if lines:
+            return lines[0]
+
+
+def _reset_signals() -> None:
+    """Give the role the kernel's defaults: Python ignores SIGPIPE, and the supervisor blocks what it waits for."""
+    for number in range(1, signal.NSIG):
+        if number not in (signal.SIGKILL, signal.SIGSTOP) and number in signal.valid_signals():
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except OSError:  # glibc keeps 32 and 33
+                continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def main(argv: list[str]) -> int:
+    """Run the stub on the descriptor that `--fd N` names; returns only when the program was not run."""
+    channel = socket.socket(fileno=int(argv[argv.index("--fd") + 1]))
+    os.set_inheritable(channel.fileno(), False)
+    stub = _Stub(channel, wire.decode(ConfineSpec, _read_line(channel)))
+    _reset_signals()
+    try:
+        stub.run()
+    except OSError as error:
+        code = errors.EXIT_ENGINE
+        if stub.step.startswith("running "):
+            missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+            code = errors.EXIT_NO_PROGRAM if missing else errors.EXIT_NOT_EXECUTABLE
+        name = errno.errorcode.get(error.errno or 0, "?")
+        channel.sendall(wire.encode(ExecFailed(step=stub.step, errno=name, code=code)))
+        return code
+    return errors.EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,190 @@
+"""SHELL: starts a role behind its confine stub, with its exec trap, and reports what the stub tried.
+
+The other end of `confine.py`. The stub is spawned early, so that its interpreter starts while the supervisor imports;
+it waits for its specification.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import trio
+
+from codingagents.rewrite.specs import ExecSpec
+from codingagents.supervisor import kernel, landlock
+from codingagents.supervisor.confine_spec import AnyStubMessage, ConfineSpec, ExecFailed, Go, Observed, Trapped
+from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.exec_policy import ExecPolicy
+from codingagents.supervisor.layers import Facts, build_report
+from codingagents.supervisor.processes import Child, Children
+from codingagents.supervisor.tracee import TraceeReader
+from codingagents.supervisor.trap import ExecTrap, TrapContext
+from codingagents.trust import wire
+from codingagents.trust.errors import ProcessError
+from codingagents.trust.events import Layer, LayerWish
+from codingagents.trust.scrub import Scrubber
+from codingagents.trust.vocabulary import Role
+
+_STUB_SECONDS: Final = 20.0
+
+
+class _StubEndedError(ProcessError):
+    """EOF on the stub's channel."""
+
+
+class StubProcess:
+    """A spawned confine stub that has not been told anything yet."""
+
+    def __init__(self, children: Children, *, stdio: Mapping[int, int], new_session: bool) -> None:
+        """Spawn it with the descriptors that the role will have as 0, 1 and 2."""
+        self.channel, theirs = socket.socketpair()
+        with theirs:
+            number = max([2, *stdio]) + 1
+            argv = [sys.executable, "-I", "-m", "codingagents.supervisor.confine", "--fd", str(number)]
+            self.child: Child = children.spawn(
+                argv, env={}, fds={**stdio, number: theirs.fileno()}, new_session=new_session
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrapSettings:
+    """What the trap of a role needs besides the role's identity."""
+
+    exec_spec: ExecSpec
+    log: EventLog
+    scrubber: Scrubber
+    rearm_death_signal: bool
+    on_trouble: Callable[[str], None]
+
+
+class ConfinedRole:
+    """Drives one stub from its specification to its exec."""
+
+    def __init__(self, stub: StubProcess, role: Role, settings: TrapSettings) -> None:
+        """Own the stub's channel."""
+        self._stub = stub
+        self._role = role
+        self._settings = settings
+        stub.channel.setblocking(False)
+        self._channel = trio.socket.from_stdlib_socket(stub.channel)
+        self._buffer = wire.LineBuffer()
+        self._lines: list[bytes] = []
+        self._descriptors: list[int] = []
+        self.trap: ExecTrap | None = None
+
+    async def confine(
+        self, spec: ConfineSpec, facts: Facts, wishes: Mapping[str, LayerWish] | None = None
+    ) -> list[Layer]:
+        """Put every layer on and return the report; `ProcessError` where the stub failed before."""
+        await self._send(wire.encode(spec))
+        trapped = await self._receive()
+        if isinstance(trapped, ExecFailed):
+            raise ProcessError(f"the {self._role} could not be confined: {trapped.step} failed with {trapped.errno}")
+        if not isinstance(trapped, Trapped):
+            raise ProcessError(f"the {self._role}'s stub spoke out of turn")
+        reader, memory_access = self._reader(spec)
+        facts = replace(
+            facts, trap_error=trapped.error, wait_killable=trapped.wait_killable, memory_access=memory_access
+        )
+        context = self._context(spec, reader, held=spec.execute_trees, probe_nonce=spec.probe_nonce)
+        if not trapped.error:
+            if len(self._descriptors) != 1:
+                raise ProcessError(f"the {self._role}'s stub handed over no trap")
+            self.trap = ExecTrap(self._descriptors.pop(), context, on_trouble=self._settings.on_trouble)
+            self.trap.start()
+        observed = await self._receive()
+        if not isinstance(observed, Observed):
+            step = observed.step if isinstance(observed, ExecFailed) else "the order of messages"
+            raise ProcessError(f"the {self._role} could not be confined: {step} failed")
+        facts = replace(
+            facts,
+            trap_saw_self_test=self.trap is not None and self.trap.self_test_seen.is_set(),
+            synchronous=self.trap is not None and self.trap.synchronous,
+            landlock_abi=landlock.abi_version(),
+            trees=observed.trees,
+        )
+        rows = build_report(observed.observations, facts, wishes)
+        states = {row.layer: row.state for row in rows}
+        if self.trap is not None:
+            # Firmness is known only now: it depends on what was seen to hold.
+            self.trap.adopt(
+                self._context(
+                    spec,
+                    reader,
+                    held=observed.trees,
+                    landlock_on=states["landlock_exec"] == "enforced",
+                    memfd_closed=states["memfd_rule"] == "enforced",
+                )
+            )
+        return rows
+
+    async def go(self) -> ExecFailed | None:
+        """Let the program run; return None once it does, or why it cannot."""
+        await self._send(wire.encode(Go()))
+        try:
+            answer = await self._receive()
+        except _StubEndedError:
+            return None  # the descriptor closed at exec; if the stub died instead, its exit says so
+        if isinstance(answer, ExecFailed):
+            return answer
+        raise ProcessError(f"the {self._role}'s stub spoke out of turn")
+
+    def close(self) -> None:
+        """Close the channel; a stub that still waits ends."""
+        self._channel.close()
+
+    def _reader(self, spec: ConfineSpec) -> tuple[TraceeReader, str]:
+        rearm = self._settings.rearm_death_signal
+        if spec.uid is None or kernel.has_capability(kernel.CAP_SYS_PTRACE):
+            return TraceeReader(fs_ids=None), "cap_sys_ptrace" if spec.uid is not None else "same-uid"
+        return TraceeReader(fs_ids=(spec.uid, spec.gid), rearm_death_signal=rearm), "fsuid"
+
+    def _context(
+        self,
+        spec: ConfineSpec,
+        reader: TraceeReader,
+        *,
+        held: Sequence[str],
+        landlock_on: bool = False,
+        memfd_closed: bool = False,
+        probe_nonce: str = "",
+    ) -> TrapContext:
+        settings = self._settings
+        return TrapContext(
+            role=self._role,
+            uid=-1 if spec.uid is None else spec.uid,
+            reader=reader,
+            policy=ExecPolicy.compile(settings.exec_spec, held, landlock=landlock_on, memfd_closed=memfd_closed),
+            log=settings.log,
+            scrubber=settings.scrubber,
+            probe_nonce=probe_nonce,
+            landlock=landlock_on,
+        )
+
+    async def _send(self, line: bytes) -> None:
+        view = memoryview(line)
+        try:
+            while view:
+                view = view[await self._channel.send(view) :]
+        except OSError as error:
+            raise ProcessError(f"the {self._role}'s stub is gone: {error.strerror}") from None
+
+    async def _receive(self) -> AnyStubMessage:
+        with trio.move_on_after(_STUB_SECONDS):
+            while not self._lines:
+                data, ancillary, _, _ = await self._channel.recvmsg(65536, socket.CMSG_SPACE(4))
+                for _, _, payload in ancillary:
+                    received = array.array("i")
+                    received.frombytes(payload)
+                    self._descriptors.extend(received)
+                if not data:
+                    raise _StubEndedError(f"the {self._role}'s stub ended without a word")
+                self._lines += self._buffer.feed(data)
+            message: AnyStubMessage = wire.decode(AnyStubMessage, self._lines.pop(0))
+            return message
+        raise ProcessError(f"the {self._role}'s stub did not answer within {_STUB_SECONDS:.0f} s")

@@ -1,0 +1,71 @@
+"""SHELL: the control descriptor between launcher and supervisor: secrets in, checkpoints and notices out.
+
+A socket goes both ways, and its EOF means that the launcher died. A pipe or file (an engine's standard input) only
+brings the first line. Everything read is bounded.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+
+import trio
+
+from codingagents.rewrite.specs import AnyControl, SessionSecrets
+from codingagents.trust import wire
+from codingagents.trust.errors import ProcessError
+
+
+class Control:
+    """Owns the descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over `descriptor`, never to be inherited by a child."""
+        os.set_inheritable(descriptor, False)
+        self._descriptor = descriptor
+        self._is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        self._socket = socket.socket(fileno=os.dup(descriptor)) if self._is_socket else None
+        os.set_blocking(descriptor, False)
+        self._buffer = wire.LineBuffer()
+
+    async def receive_secrets(self) -> SessionSecrets:
+        """Return the first line; `ProcessError` on EOF before it, `WireError` where it is not what it must be."""
+        while True:
+            data = await self._read()
+            if not data:
+                raise ProcessError("the launcher closed the control channel before it sent the session's secrets")
+            lines = self._buffer.feed(data)
+            if lines:
+                return wire.decode(SessionSecrets, lines[0])
+
+    async def wait_for_launchers_end(self) -> None:
+        """Return when the launcher is gone; never, where the channel is not a socket."""
+        if not self._is_socket:
+            await trio.sleep_forever()
+        while await self._read():
+            pass  # nothing more is defined in this direction yet
+
+    def send(self, message: AnyControl) -> None:
+        """Send a message if the launcher listens; what it does not read in time is not worth blocking for."""
+        if self._socket is None:
+            return
+        try:
+            self._socket.send(wire.encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Close both."""
+        if self._socket is not None:
+            self._socket.close()
+        os.close(self._descriptor)
+
+    async def _read(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._descriptor, 65536)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._descriptor)
+            except ConnectionResetError:
+                return b""

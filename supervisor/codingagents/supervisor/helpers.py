@@ -1,0 +1,304 @@
+"""SHELL: makes helpers through the zygote, gives each its spec, records its facts, restarts it as `lifecycle` says.
+
+Decides nothing: the table in `lifecycle` does. The listening socket outlives the helper, so that a client that
+connects while a helper is coming back waits in the backlog instead of being refused.
+"""
+
+from __future__ import annotations
+
+import array
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from codingagents.rewrite.placeholders import names as placeholder_names
+from codingagents.rewrite.specs import Cloned, CloneRequest, HelperSpec, RemoteSpec
+from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.lifecycle import Do, Happened, Helper, State, step
+from codingagents.supervisor.processes import Child, Children
+from codingagents.supervisor.quota import Quota
+from codingagents.supervisor.reaper import Reaper
+from codingagents.trust import facts, wire
+from codingagents.trust.errors import AgentError, EventLogError, ProcessError, WireError
+from codingagents.trust.events import (
+    AnyEvent,
+    FactsDropped,
+    HelperFailed,
+    HelperReady,
+    HelperRefused,
+    HelperRequest,
+    HelperStarting,
+    HelperStopped,
+    PinMismatch,
+    UpstreamFailed,
+)
+from codingagents.trust.vocabulary import Secret
+
+MAX_FACT: Final = 64 * 1024  # bytes of one line
+_BACKLOG: Final = 128
+_CLONE_SECONDS: Final = 10.0
+
+
+class Zygote:
+    """The process that has the helper stack loaded and clones helpers as our own children."""
+
+    def __init__(self, children: Children) -> None:
+        """Start it at once: its imports run while the supervisor does its own."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            argv = [sys.executable, "-I", "-m", "codingagents.proxies.zygote", "--fd", "3"]
+            self.child: Child = children.spawn(argv, env={}, fds={2: 2, 3: theirs.fileno()})
+        self._children = children
+        self._plain = ours
+        self._socket: trio.socket.SocketType | None = None
+        self._lock = trio.Lock()
+
+    async def clone(self, server: str, channel: socket.socket, listener: socket.socket) -> Child:
+        """Return a new helper; `ProcessError` where the zygote is gone or could not make one."""
+        async with self._lock:
+            if self._socket is None:
+                self._plain.setblocking(False)
+                self._socket = trio.socket.from_stdlib_socket(self._plain)
+            descriptors = array.array("i", [channel.fileno(), listener.fileno()])
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
+            try:
+                with trio.fail_after(_CLONE_SECONDS):
+                    await self._socket.sendmsg([wire.encode(CloneRequest(server=server))], rights)
+                    data, ancillary, _, _ = await self._socket.recvmsg(4096, socket.CMSG_SPACE(4))
+            except (OSError, trio.TooSlowError) as error:
+                raise ProcessError(f"the zygote does not answer: {error or 'timeout'}") from None
+            received = array.array("i")
+            for _, _, payload in ancillary:
+                received.frombytes(payload)
+            if not data:
+                raise ProcessError("the zygote is gone")
+            answer: Cloned = wire.decode(Cloned, data)
+            if answer.pid is None or len(received) != 1:
+                raise ProcessError(f"the zygote made no helper: {answer.error}")
+            return self._children.adopt(answer.pid, received[0])
+
+    def close(self) -> None:
+        """Let it end: EOF is its signal."""
+        if self._socket is not None:
+            self._socket.close()
+        else:
+            self._plain.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """What belongs to a server and outlives its helper processes."""
+
+    remote: RemoteSpec
+    uid: int
+    listener: socket.socket
+    bearer: Secret
+
+    @property
+    def port(self) -> int:
+        """The loopback port that clients are given."""
+        port: int = self.listener.getsockname()[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """What the client's configuration says: the upstream's path on the helper's own origin."""
+        return f"http://127.0.0.1:{self.port}{self.remote.path}"
+
+
+def bind_slot(remote: RemoteSpec, uid: int, bearer: Secret) -> Slot:
+    """Bind the helper's listening socket on loopback, at a port of the kernel's choice."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(_BACKLOG)
+    return Slot(remote=remote, uid=uid, listener=listener, bearer=bearer)
+
+
+class HelperKeeper:
+    """Keeps one server's helper alive for the length of the session."""
+
+    def __init__(
+        self,
+        slot: Slot,
+        *,
+        zygote: Zygote,
+        children: Children,
+        reaper: Reaper,
+        log: EventLog,
+        agent_uid: int,
+        secrets: Mapping[str, Secret],
+    ) -> None:
+        """Give the helper only those of `secrets` that its headers name."""
+        self._slot = slot
+        self._zygote = zygote
+        self._children = children
+        self._reaper = reaper
+        self._log = log
+        needed = {name for header in slot.remote.headers for name in placeholder_names(header.template)}
+        self._spec = HelperSpec(
+            remote=slot.remote,
+            uid=slot.uid,
+            gid=slot.uid,
+            agent_uid=agent_uid,
+            listen_port=slot.port,
+            bearer=slot.bearer,
+            secrets={name: secrets[name] for name in sorted(needed)},
+        )
+        self._machine = Helper()
+        self._child: Child | None = None
+        self._stopping = trio.Event()
+
+    @property
+    def state(self) -> State:
+        """Where the helper is now."""
+        return self._machine.state
+
+    async def run(self) -> None:
+        """Start the helper and keep it, until `stop` or until its restart budget is used up."""
+        attempt = 0
+        while True:
+            attempt += 1
+            pid, code, reason = await self._live_once(attempt)
+            command = self._happened(Happened.EXITED)
+            delay = round(self._machine.backoff * 1000) if command is Do.WAIT else None
+            self._record(
+                HelperStopped(
+                    server=self._slot.remote.name,
+                    user_id=self._slot.uid,
+                    process_pid=pid,
+                    exit_code=code,
+                    reason=reason,
+                    restart_in_ms=delay,
+                )
+            )
+            if command is Do.GIVE_UP:
+                self._slot.listener.close()  # refused at once is clearer than a backlog that nobody serves
+                self._record(HelperFailed(server=self._slot.remote.name, reason=f"too many restarts; last: {reason}"))
+                return
+            if command is not Do.WAIT:
+                return
+            with trio.move_on_after(self._machine.backoff):
+                await self._stopping.wait()
+                return
+            self._happened(Happened.BACKOFF_OVER)
+
+    async def stop(self, grace: float) -> None:
+        """Drain: TERM, then KILL after `grace` seconds. `run` ends by itself then."""
+        self._happened(Happened.STOP)
+        self._stopping.set()
+        child = self._child
+        if child is None:
+            return
+        self._children.signal(child, signal.SIGTERM)
+        with trio.move_on_after(grace):
+            await self._reaper.wait(child)
+            return
+        self._children.signal(child, signal.SIGKILL)
+        await self._reaper.wait(child)
+
+    def _happened(self, what: Happened) -> Do:
+        self._machine, command = step(self._machine, what, trio.current_time())
+        return command
+
+    async def _live_once(self, attempt: int) -> tuple[int, int, str]:
+        """Make a helper and return (pid, exit code, reason) when it has ended."""
+        name = self._slot.remote.name
+        try:
+            # A helper is a grant in action: what cannot be recorded is not made.
+            self._log.append(HelperStarting(server=name, user_id=self._slot.uid, attempt=attempt))
+        except EventLogError as error:
+            return 0, 1, str(error)
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                child = await self._zygote.clone(name, theirs, self._slot.listener)
+        except AgentError as error:
+            ours.close()
+            return 0, 1, str(error)
+        self._child = child
+        if self._stopping.is_set():  # the stop came while the zygote worked
+            self._children.signal(child, signal.SIGTERM)
+        ours.setblocking(False)
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
+            reason = await self._converse(stream, child)
+        ended = await self._reaper.wait(child)
+        self._child = None
+        if ended.signal is not None:
+            reason = f"killed by {signal.Signals(ended.signal).name}"
+        return child.pid, ended.code, reason or f"exited with {ended.code}"
+
+    async def _converse(self, stream: trio.SocketStream, child: Child) -> str:
+        """Send the spec, then record facts until EOF; return a reason where the helper was ended by us."""
+        buffer = wire.LineBuffer(MAX_FACT)
+        quota = Quota(trio.current_time())
+        reason = ""
+        try:
+            await stream.send_all(wire.encode(self._spec, reveal_secrets=True))
+            async for data in stream:
+                for line in buffer.feed(bytes(data)):
+                    fact: facts.AnyFact = wire.decode(facts.AnyFact, line)
+                    reason = self._take(fact, child, quota) or reason
+        except trio.BrokenResourceError:
+            return reason
+        except WireError as error:
+            # A helper that speaks nonsense may be an attacker's: it does not get to go on.
+            self._children.signal(child, signal.SIGKILL)
+            return f"sent what is no fact: {error}"
+        return reason
+
+    def _take(self, fact: facts.AnyFact, child: Child, quota: Quota) -> str:
+        if isinstance(fact, facts.Failed):
+            return fact.reason
+        if isinstance(fact, facts.Ready):
+            if self._machine.state not in (State.STARTING, State.DRAINING):
+                raise WireError("ready twice")
+            self._happened(Happened.READY)
+        if not quota.take(trio.current_time()):
+            return ""
+        if dropped := quota.forgive():
+            self._record(FactsDropped(server=self._slot.remote.name, dropped=dropped))
+        self._record(self._event(fact, child))
+        return ""
+
+    def _event(self, fact: facts.AnyFact, child: Child) -> AnyEvent:
+        """Stamp a fact with what the channel says of its source; a helper cannot speak for another."""
+        server = self._slot.remote.name
+        match fact:
+            case facts.Ready():
+                return HelperReady(
+                    server=server,
+                    user_id=self._slot.uid,
+                    process_pid=child.pid,
+                    listen=f"127.0.0.1:{self._slot.port}",
+                    open_fds=fact.open_fds,
+                )
+            case facts.Refused():
+                return HelperRefused(server=server, reason=fact.reason, peer_user_id=fact.peer_user_id)
+            case facts.Request():
+                return HelperRequest(
+                    server=server,
+                    http_request_method=fact.method,
+                    http_response_status_code=fact.status,
+                    error_type=fact.error_type,
+                    request_bytes=fact.request_bytes,
+                    response_bytes=fact.response_bytes,
+                    duration_ms=fact.duration_ms,
+                )
+            case facts.PinMismatch():
+                return PinMismatch(server=server, server_address=fact.address, expected=fact.expected, seen=fact.seen)
+            case facts.UpstreamFailed():
+                return UpstreamFailed(server=server, error_type=fact.error_type, detail=fact.detail)
+            case facts.Dropped():
+                return FactsDropped(server=server, dropped=fact.count)
+        raise AssertionError(fact)
+
+    def _record(self, event: AnyEvent) -> None:
+        try:
+            self._log.append(event)
+        except EventLogError:
+            return  # counted as lost by the log; a gap event will tell

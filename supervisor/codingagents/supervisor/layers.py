@@ -1,0 +1,248 @@
+"""CORE: turns what was tried into the layer report. Pure: observations and facts in, rows out.
+
+A layer is *enforced* only where the forbidden act was tried and refused, and, where the act has a control, the
+control shows that it was that layer which refused. Configuration alone never makes a row say *enforced*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from codingagents.supervisor.confine_spec import Observation
+from codingagents.trust.events import Layer, LayerState, LayerWish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the supervisor knows besides the stub's observations."""
+
+    trap_error: str = ""  # errno name, "disabled", or "" where the listener stands
+    trap_saw_self_test: bool = False
+    memory_access: str = "none"  # cap_sys_ptrace | fsuid | none
+    wait_killable: bool = False
+    synchronous: bool = False
+    landlock_abi: int = 0
+    trees: Sequence[str] = ()
+    is_pid1: bool = False
+    mount_namespace: str = ""  # "" where private and ours, else why not
+    engine_seccomp: str = "0"  # `Seccomp` of /proc/self/status before ours
+    apparmor: str = ""  # label, "" where the kernel has none
+    root: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    state: LayerState
+    probe: str
+    why: str = ""
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    name: str
+    mechanism: str
+    consequence: str  # of the layer's absence
+    remedy: str
+    judge: Callable[[Sequence[Observation], Facts], _Outcome]
+
+
+def _said(observations: Sequence[Observation]) -> str:
+    return "; ".join(
+        f"{seen.act}: {seen.outcome}" + (f" (before: {seen.control})" if seen.control else "") for seen in observations
+    )
+
+
+def _all_refused(*errnos: str) -> Callable[[Sequence[Observation], Facts], _Outcome]:
+    def judge(observations: Sequence[Observation], facts: Facts) -> _Outcome:
+        if not observations:
+            return _Outcome("unavailable", "not tried", "needs root" if not facts.root else "not applied")
+        refused = all(seen.outcome in errnos and seen.outcome != seen.control for seen in observations)
+        return _Outcome("enforced" if refused else "unavailable", _said(observations), "" if refused else "not refused")
+
+    return judge
+
+
+def _capabilities(observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    values = {seen.act.rsplit(" ", 1)[-1]: seen.outcome for seen in observations}
+    effective_gone = int(values.get("CapEff", "1"), 16) == 0
+    bounding_gone = int(values.get("CapBnd", "1"), 16) == 0
+    if effective_gone and bounding_gone:
+        return _Outcome("enforced", _said(observations))
+    if effective_gone:
+        why = "needs CAP_SETPCAP; with no_new_privs the bounding set cannot be reached either"
+        return _Outcome("partial", _said(observations), why if facts.root else "needs root")
+    return _Outcome("unavailable", _said(observations), "Linux capabilities remain")
+
+
+def _no_new_privs(observations: Sequence[Observation], _facts: Facts) -> _Outcome:
+    on = bool(observations) and all(seen.outcome == "1" for seen in observations)
+    return _Outcome("enforced" if on else "unavailable", _said(observations), "" if on else "not set")
+
+
+def _landlock(observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    detail = {"abi": str(facts.landlock_abi), "trees": " ".join(facts.trees)}
+    if not observations:
+        return _Outcome("unavailable", "not tried", "not applied", detail)
+    seen = observations[-1]
+    if seen.outcome == "EACCES" and seen.control == "ENOEXEC":
+        return _Outcome("enforced", _said(observations), "", detail)
+    if seen.outcome == "EACCES":
+        return _Outcome("partial", _said(observations), "the probe's control did not show it to be Landlock", detail)
+    return _Outcome("unavailable", _said(observations), "the kernel has no Landlock, or it is switched off", detail)
+
+
+def _exec_trap(observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    detail = {
+        "memory_access": facts.memory_access,
+        "wait_killable": str(facts.wait_killable).lower(),
+        "synchronous": str(facts.synchronous).lower(),
+        "listener": facts.trap_error or "ours",
+    }
+    if facts.trap_error:
+        busy = "another seccomp listener is in the filter chain (an engine profile with SCMP_ACT_NOTIFY)"
+        why = busy if facts.trap_error == "EBUSY" else facts.trap_error
+        return _Outcome("unavailable", f"seccomp(NEW_LISTENER): {facts.trap_error}", why, detail)
+    refused = bool(observations) and all(seen.outcome == "EPERM" for seen in observations)
+    if refused and facts.trap_saw_self_test:
+        return _Outcome("enforced", _said(observations), "", detail)
+    return _Outcome("unavailable", _said(observations) or "not tried", "the self-test was not refused", detail)
+
+
+def _pid_namespace(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    if facts.is_pid1:
+        return _Outcome("enforced", "getpid() in the supervisor: 1")
+    return _Outcome("unavailable", "getpid() in the supervisor: not 1", "the supervisor is not PID 1")
+
+
+def _mount_namespace(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    if not facts.mount_namespace:
+        return _Outcome("enforced", "unshare(CLONE_NEWNS), tmpfs mounted on the session's directories: ok")
+    return _Outcome("unavailable", f"unshare(CLONE_NEWNS): {facts.mount_namespace}", facts.mount_namespace)
+
+
+def _engine_seccomp(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    probe = f"/proc/self/status Seccomp of the supervisor: {facts.engine_seccomp}"
+    if facts.engine_seccomp == "2":
+        return _Outcome("enforced", probe)
+    return _Outcome("unavailable", probe, "no engine put a profile on this session")
+
+
+def _apparmor(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    if not facts.apparmor:
+        return _Outcome("unavailable", "open /proc/self/attr/apparmor/current: ENOENT", "this kernel has no AppArmor")
+    probe = f"/proc/self/attr/apparmor/current: {facts.apparmor}"
+    if facts.apparmor.startswith("unconfined"):
+        return _Outcome("unavailable", probe, "no profile is on this session")
+    return _Outcome("enforced", probe)
+
+
+_KINDS: Final = (
+    _Kind(
+        "uid_drop",
+        "setresuid(2) to a UID of the role's own",
+        "the role could read what the supervisor and the helpers own",
+        "run as root: with Docker's default Linux capabilities (SETUID, SETGID) nothing more is needed",
+        _all_refused("EPERM", "EACCES"),
+    ),
+    _Kind(
+        "caps_bounding",
+        "prctl(2) PR_CAPBSET_DROP",
+        "a Linux capability could be regained by a privileged file, if no_new_privs did not forbid it",
+        "--cap-add SETPCAP",
+        _capabilities,
+    ),
+    _Kind(
+        "no_new_privs",
+        "prctl(2) PR_SET_NO_NEW_PRIVS",
+        "set-user-ID programs would raise privileges",
+        "",
+        _no_new_privs,
+    ),
+    _Kind(
+        "landlock_exec",
+        "Landlock EXECUTE on the allowed trees",
+        "path denials are advisory only: the kernel reads the path again after the decision",
+        "a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,...; an engine profile that allows landlock_* calls",
+        _landlock,
+    ),
+    _Kind(
+        "memfd_rule",
+        "seccomp filter on memfd_create(2) without MFD_NOEXEC_SEAL",
+        "a program in memory could be executed past Landlock",
+        "an engine profile that allows seccomp(2)",
+        _all_refused("EPERM"),
+    ),
+    _Kind(
+        "exec_trap",
+        "seccomp user notification on execve(2) and execveat(2)",
+        "execs are neither recorded nor decided",
+        "--security-opt seccomp=PROFILE that has no SCMP_ACT_NOTIFY rule and allows seccomp(2)",
+        _exec_trap,
+    ),
+    _Kind(
+        "pidns",
+        "PID namespace of the session",
+        "processes of the session could outlive the supervisor for a moment",
+        "start the supervisor as the container's entrypoint (PID 1)",
+        _pid_namespace,
+    ),
+    _Kind(
+        "mountns",
+        "private mount namespace with tmpfs on the session's directories",
+        "the session's directories lie in the container's own file system and are removed one by one at the end",
+        "--cap-add SYS_ADMIN",
+        _mount_namespace,
+    ),
+    _Kind(
+        "engine_seccomp",
+        "the container engine's seccomp profile",
+        "system calls that the engine would refuse reach the kernel",
+        "run in a container engine with its default profile",
+        _engine_seccomp,
+    ),
+    _Kind(
+        "apparmor",
+        "AppArmor profile",
+        "no mandatory access control by path",
+        "--security-opt apparmor=PROFILE on a kernel that has AppArmor",
+        _apparmor,
+    ),
+)
+LAYER_NAMES: Final = tuple(kind.name for kind in _KINDS)
+
+
+def build_report(
+    observations: Sequence[Observation], facts: Facts, wishes: Mapping[str, LayerWish] | None = None
+) -> list[Layer]:
+    """Return one row per layer, in a fixed order; a layer that was switched off by wish reads `disabled`."""
+    rows = []
+    for kind in _KINDS:
+        wanted: LayerWish = (wishes or {}).get(kind.name, "prefer")
+        own = [seen for seen in observations if seen.layer == kind.name]
+        outcome = (
+            _Outcome("disabled", "not tried", "off by configuration") if wanted == "off" else kind.judge(own, facts)
+        )
+        missing = outcome.state in ("partial", "unavailable")
+        rows.append(
+            Layer(
+                layer=kind.name,
+                wanted=wanted,
+                state=outcome.state,
+                mechanism=kind.mechanism,
+                probe=outcome.probe,
+                observed_by="observed",
+                why=outcome.why,
+                consequence=kind.consequence if missing or outcome.state == "disabled" else "",
+                remedy=kind.remedy if missing else "",
+                detail=dict(outcome.detail),
+            )
+        )
+    return rows
+
+
+def unmet_requirements(rows: Sequence[Layer]) -> list[Layer]:
+    """Return the rows that were required and are not enforced: the session must not start with any."""
+    return [row for row in rows if row.wanted == "require" and row.state != "enforced"]

@@ -1,0 +1,109 @@
+"""SHELL: the session's directories below /run: tmpfs in a private mount namespace where that is allowed, else plain.
+
+Creates them, says which it got, and removes what a mount namespace would have taken along by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from dataclasses import dataclass, field
+from typing import Final
+
+from codingagents.supervisor import kernel
+from codingagents.trust.errors import ProcessError
+
+ROOT: Final = "/run/coding-agents"
+SECRETS: Final = "/run/agent-secrets"
+DATA: Final = "/run/agent-data"
+EXPORT: Final = "/run/agent-data-export"
+
+# Executable only where stubs will live; every size is a ceiling, not a reservation.
+_MOUNTS: Final = (
+    (ROOT, "mode=0755,size=64m", 0),
+    (SECRETS, "mode=0700,size=16m", kernel.MS_NOEXEC),
+    (DATA, "mode=0700,size=256m", kernel.MS_NOEXEC),
+    (EXPORT, "mode=0700,size=256m", kernel.MS_NOEXEC),
+)
+
+
+@dataclass(slots=True)
+class RunDirs:
+    """What was made. `why_plain` is "" where all are tmpfs of our own mount namespace, else the errno or cause."""
+
+    why_plain: str = ""
+    made: list[str] = field(default_factory=list)
+
+    @property
+    def clients(self) -> str:
+        """Directory of the clients' configurations, one sticky directory each."""
+        return f"{ROOT}/clients"
+
+    @property
+    def home(self) -> str:
+        """The agent's home directory."""
+        return f"{ROOT}/home"
+
+    @property
+    def probe_file(self) -> str:
+        """An executable file of no format, outside every executable tree: Landlock's probe."""
+        return f"{ROOT}/self-test"
+
+    def remove(self) -> None:
+        """Remove plain directories that this session made; tmpfs ends with its mount namespace."""
+        for path in reversed(self.made):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(path)
+        self.made.clear()
+
+
+def prepare(*, agent_uid: int, agent_gid: int) -> RunDirs:
+    """Make all directories; `ProcessError` where one cannot be had or something foreign stands in its place."""
+    dirs = RunDirs(why_plain=_own_mount_namespace())
+    for path, options, flags in _MOUNTS:
+        if not dirs.why_plain:
+            os.makedirs(path, exist_ok=True)
+            kernel.mount("coding-agents", path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | flags, options)
+        else:
+            _make_plain(dirs, path, 0o755 if path == ROOT else 0o700)
+    os.mkdir(dirs.clients, 0o755)
+    os.mkdir(dirs.home, 0o700)
+    os.chown(dirs.home, agent_uid, agent_gid)
+    descriptor = os.open(dirs.probe_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o755)
+    os.write(descriptor, b"no program\n")
+    os.fchmod(descriptor, 0o755)  # whatever the umask was: the probe's control must be allowed to run it
+    os.close(descriptor)
+    return dirs
+
+
+def _own_mount_namespace() -> str:
+    """Enter a private mount namespace, with a /proc of this PID namespace; return "" or why not."""
+    try:
+        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        if os.readlink("/proc/self") != str(os.getpid()):
+            flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+            kernel.mount("proc", "/proc", "proc", flags)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "?")
+    return ""
+
+
+def _make_plain(dirs: RunDirs, path: str, mode: int) -> None:
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise ProcessError(f"{path} is not a directory that only root can write; remove it") from None
+        if os.listdir(path):
+            raise ProcessError(
+                f"{path} is not empty: another session runs here, or one was killed; remove it"
+            ) from None
+        return
+    except OSError as error:
+        raise ProcessError(f"cannot create {path}: {error.strerror}; mount a tmpfs there") from None
+    dirs.made.append(path)

@@ -1,0 +1,164 @@
+"""SHELL: one exec trap: a thread that receives, reads, decides by policy, records and answers.
+
+A thread of its own and not the trio loop, because SECCOMP_IOCTL_NOTIF_RECV blocks again when its target dies between
+poll and call (an agent could stop the loop that way), and because resolving a path that the tracee chose must never
+hold up the supervisor (docs/adr/0008-a-thread-per-trap.md). The filesystem IDs that reading needs are per thread,
+too.
+
+Fails closed: unreadable means denied, unrecordable means denied, an unexpected error means denied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from codingagents.supervisor import seccomp
+from codingagents.supervisor.confine_spec import PROBE_ARGV0
+from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.exec_policy import ExecPolicy, Verdict
+from codingagents.supervisor.tracee import ExecCall, TraceeReader, UnreadableTraceeError
+from codingagents.trust.errors import EventLogError
+from codingagents.trust.events import ExecAllowed, ExecDenied, escape_bytes
+from codingagents.trust.scrub import Scrubber
+from codingagents.trust.vocabulary import Firmness, Role
+
+_RETRY_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrapContext:
+    """What a trap needs to decide and record for its role."""
+
+    role: Role
+    uid: int
+    reader: TraceeReader
+    policy: ExecPolicy
+    log: EventLog
+    scrubber: Scrubber
+    probe_nonce: str
+    landlock: bool
+
+
+class ExecTrap:
+    """Serves one listener until the last task of its tree is gone."""
+
+    def __init__(self, listener: int, context: TrapContext, *, on_trouble: Callable[[str], None]) -> None:
+        """Take over `listener`; `on_trouble` gets a sentence when an exec was denied for a fault of ours."""
+        self._listener = listener
+        self._context = context
+        self._on_trouble = on_trouble
+        self.self_test_seen = threading.Event()
+        self._policy_lock = threading.Lock()
+        self.synchronous = seccomp.prefer_synchronous_wake_up(listener)
+        self._thread = threading.Thread(target=self._serve, name=f"exec-trap-{context.role}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of the tree's last task; False when it did not come in `timeout` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def adopt(self, context: TrapContext) -> None:
+        """Use `context` from the next exec on (after the layers were tried, firmness is known)."""
+        with self._policy_lock:
+            self._context = context
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        try:
+            while True:
+                for _, events in poll.poll():
+                    if not events & select.POLLIN:
+                        return  # POLLHUP: no task has the filter any more
+                    notification = seccomp.receive(self._listener)
+                    if notification is not None:
+                        self._answer(notification)
+        finally:
+            # Closing makes every later exec of a surviving task fail with ENOSYS: closed, not open.
+            os.close(self._listener)
+
+    def _answer(self, notification: seccomp.Notification) -> None:
+        try:
+            self._handle(notification)
+        except Exception as error:
+            self._on_trouble(f"an exec was denied after an internal error: {type(error).__name__}: {error}")
+            seccomp.deny(self._listener, notification, errno.EPERM)
+
+    def _handle(self, notification: seccomp.Notification) -> None:
+        with self._policy_lock:
+            context = self._context
+        try:
+            call = context.reader.read(notification)
+        except UnreadableTraceeError as error:
+            if not seccomp.is_alive(self._listener, notification):
+                return
+            call = ExecCall(
+                pid=notification.pid,
+                parent_pid=0,
+                path=b"",
+                resolved=None,
+                working_directory=b"",
+                argv=[],
+                truncated=True,
+            )
+            self._deny(notification, context, call, Verdict(False, "", f"unreadable: {error}", Firmness.FIRM))
+            return
+        if not seccomp.is_alive(self._listener, notification):
+            return  # what was read may have been another process's
+        if context.probe_nonce and call.argv == [os.fsencode(PROBE_ARGV0 + context.probe_nonce)]:
+            self.self_test_seen.set()
+            self._deny(notification, context, call, Verdict(False, "self-test", "self-test", Firmness.ADVISORY))
+            return
+        verdict = context.policy.decide(context.role, call.path, call.resolved, call.argv)
+        if not verdict.allow:
+            self._deny(notification, context, call, verdict)
+            return
+        try:
+            context.log.append(_record(ExecAllowed, context, call, verdict))
+        except EventLogError:
+            seccomp.deny(self._listener, notification, errno.ENOSPC)
+            time.sleep(_RETRY_SECONDS)  # a tree that retries in a loop must not spin on a full disk
+            return
+        seccomp.let_continue(self._listener, notification)
+
+    def _deny(self, notification: seccomp.Notification, context: TrapContext, call: ExecCall, verdict: Verdict) -> None:
+        # What cannot be recorded is counted as lost by the log, and denied all the same.
+        with contextlib.suppress(EventLogError):
+            context.log.append(_record(ExecDenied, context, call, verdict, errno="EPERM"))
+        seccomp.deny(self._listener, notification, errno.EPERM)
+
+
+def _record(
+    kind: type[ExecAllowed | ExecDenied], context: TrapContext, call: ExecCall, verdict: Verdict, **more: str
+) -> ExecAllowed | ExecDenied:
+    argv = context.scrubber.scrub_argv(call.argv, truncated=call.truncated)
+    return kind(
+        role=context.role.value,
+        process_pid=call.pid,
+        process_parent_pid=call.parent_pid,
+        user_id=context.uid,
+        executable_path=context.scrubber.scrub_text(escape_bytes(call.path)),
+        resolved_path=context.scrubber.scrub_text(escape_bytes(call.resolved or b"")),
+        working_directory=context.scrubber.scrub_text(escape_bytes(call.working_directory)),
+        command_args=argv.args,
+        args_total_bytes=argv.total_bytes,
+        args_sha256=argv.sha256,
+        args_truncated=argv.truncated,
+        rule=verdict.rule,
+        reason=verdict.reason,
+        firmness=verdict.firmness.value,
+        verified="landlock" if context.landlock else "none",
+        **more,
+    )

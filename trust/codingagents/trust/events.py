@@ -166,7 +166,7 @@ class ExecDecided(Message, frozen=True, kw_only=True):
     working_directory: str
     command_args: list[str]  # capped and scrubbed
     args_total_bytes: int  # 0: unknown
-    args_sha256: str  # of the NUL-joined argv as read, before capping and scrubbing; "" when unread
+    args_sha256: str  # of the NUL-joined argv as read, after scrubbing and before capping; "" when unread
     args_truncated: bool
     rule: str
     reason: str

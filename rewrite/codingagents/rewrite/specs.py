@@ -127,6 +127,7 @@ class SessionSpec(Message, frozen=True, kw_only=True):
     remotes: list[RemoteSpec]
     exec: ExecSpec = ExecSpec()
     layers: dict[str, Literal["require", "prefer", "off"]] = msgspec.field(default_factory=dict)
+    codex_toml: str = ""  # what config.toml holds for Codex itself; `clients.codex` adds the endpoints
     command: list[str]
     working_directory: str
     environment: dict[str, str]  # the agent's whole environment, client switches excluded
@@ -159,8 +160,8 @@ AnyControl = ControlCheckpoint | ControlLayers
 class CloneRequest(Message, frozen=True, kw_only=True):
     """Supervisor to zygote, one SOCK_SEQPACKET message, with SCM_RIGHTS: [helper's channel, listening socket].
 
-    The channel is a stream socket: the supervisor writes one `HelperSpec` line, the helper writes `facts.AnyFact` lines.
-    EOF on it means die.
+    The channel is a stream socket: the supervisor writes one `HelperSpec` line, the helper writes `facts.AnyFact`
+    lines. EOF on it means die.
     """
 
     version: Literal[1] = 1

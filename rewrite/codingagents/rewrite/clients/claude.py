@@ -1,0 +1,33 @@
+"""Claude Code: `--mcp-config FILE --strict-mcp-config`, JSON with `mcpServers`.
+
+An entry without `type` is skipped by Claude, and `disabled` is ignored, so a server that is off is left out.
+Claude expands `${V}` in this file: nothing but our own URL and bearer, which hold no `$`, is written into it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from codingagents.rewrite.clients.base import ClientFile, Endpoint, Switches
+
+NAME = "claude"
+_FILE = "claude/mcp.json"
+
+
+def render(endpoints: Sequence[Endpoint], codex_toml: str = "") -> list[ClientFile]:
+    """Return `claude/mcp.json`."""
+    servers = {
+        endpoint.name: {
+            "type": "http",
+            "url": endpoint.url,
+            "headers": {"Authorization": f"Bearer {endpoint.bearer.reveal()}"},
+        }
+        for endpoint in endpoints
+    }
+    return [ClientFile(path=_FILE, content=json.dumps({"mcpServers": servers}, indent=2).encode() + b"\n")]
+
+
+def switches(root: str) -> Switches:
+    """Return the arguments that make our file the only source of MCP servers."""
+    return Switches(arguments=("--mcp-config", f"{root}/{_FILE}", "--strict-mcp-config"))

@@ -1,0 +1,44 @@
+"""Codex: `CODEX_HOME/config.toml`, the user's own Codex settings kept, each server's transport replaced by its helper.
+
+Codex expands nothing in this file and refuses `bearer_token`, so the local bearer is an `http_headers` value. A server
+without an endpoint is left out: Codex stops at a table that has neither `url` nor `command`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+
+import tomli_w
+
+from codingagents.rewrite.clients.base import ClientFile, Endpoint, Switches
+from codingagents.rewrite.config import Config
+
+NAME = "codex"
+_DIRECTORY = "codex"
+
+
+def passed_through(config: Config) -> str:
+    """Return as TOML what `config` holds for Codex itself: its top-level keys, and its keys of each remote server."""
+    servers = {server.name: dict(server.codex) for server in config.remotes if server.codex}
+    return tomli_w.dumps({**config.codex, **({"mcp_servers": servers} if servers else {})})
+
+
+def render(endpoints: Sequence[Endpoint], codex_toml: str = "") -> list[ClientFile]:
+    """Return `codex/config.toml`; `codex_toml` comes from `passed_through`."""
+    document = tomllib.loads(codex_toml)
+    kept = document.pop("mcp_servers", {})
+    document["mcp_servers"] = {
+        endpoint.name: {
+            **kept.get(endpoint.name, {}),
+            "url": endpoint.url,
+            "http_headers": {"Authorization": f"Bearer {endpoint.bearer.reveal()}"},
+        }
+        for endpoint in endpoints
+    }
+    return [ClientFile(path=f"{_DIRECTORY}/config.toml", content=tomli_w.dumps(document).encode())]
+
+
+def switches(root: str) -> Switches:
+    """Return the environment that makes Codex live in our directory; it keeps its own state beside our file."""
+    return Switches(environment={"CODEX_HOME": f"{root}/{_DIRECTORY}"})

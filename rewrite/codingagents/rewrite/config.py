@@ -1,0 +1,136 @@
+"""config.toml as frozen values: what `parse.parse_config` returns and `plan`, `check` and the clients read.
+
+Where a value is the same as in a spec for another process it *is* that spec type (`RemoteSpec`, `ExecSpec`), so that no
+second set of types has to be kept in step. Nothing here knows TOML, and nothing holds a secret: only names of secrets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from codingagents.rewrite.placeholders import names
+from codingagents.rewrite.specs import ExecSpec, RemoteSpec
+from codingagents.trust.events import LayerWish
+from codingagents.trust.vocabulary import SecretName, ServerName
+
+Listen = Literal["http", "https", "unix", "stdio"]
+Store = Literal["host", "certifi", "custom", "pinned-only"]
+Network = Literal["host", "helpers"]
+
+# The names of `layers = { … }`, as the layer report and `doctor` spell them.
+LAYER_NAMES = (
+    "uid_drop",
+    "caps_bounding",
+    "no_new_privs",
+    "landlock_exec",
+    "exec_trap",
+    "memfd_rule",
+    "pidns",
+    "mountns",
+    "agent_netns",
+    "engine_seccomp",
+    "apparmor",
+    "userns",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorSource:
+    """Where the trust anchors of one upstream come from; a shell reads them.
+
+    `path` is None for `certifi`, whose file lies inside a Python package. `pinned-only` reads the file of `host`, or
+    `ca_file` where one is given; the pins decide which of its certificates count.
+    """
+
+    store: Store
+    path: str | None
+    overrides: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteServer:
+    """An `[mcp_servers.NAME]` with a `url`.
+
+    `spec` is complete but for `spec.tls.anchors_pem`, which is empty until `plan.plan_session` fills it in.
+    """
+
+    name: ServerName
+    spec: RemoteSpec
+    enabled: bool
+    listen: Listen
+    anchors: AnchorSource | None  # None exactly where spec.tls is None: http to loopback
+    proxy: str | None
+    client_cert: SecretName | None  # both or neither
+    client_key: SecretName | None
+    codex: Mapping[str, object]  # Codex's own keys, as TOML values
+
+    @property
+    def secrets(self) -> frozenset[SecretName]:
+        """The names of the secrets that its helper needs."""
+        certificate = {name for name in (self.client_cert, self.client_key) if name is not None}
+        return frozenset(certificate).union(*(names(header.template) for header in self.spec.headers))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """`[mcp_servers.NAME.sandbox]` of a command server; None means no limit of our own."""
+
+    write: tuple[str, ...]
+    network: Literal["none", "host"]
+    memory: int | None  # bytes
+    pids: int | None
+    seconds: int | None
+    layers: Mapping[str, LayerWish]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CommandServer:
+    """An `[mcp_servers.NAME]` with a `command`. `env` maps variables to `${NAME}` templates."""
+
+    name: ServerName
+    command: str
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+    enabled: bool
+    sandbox: Sandbox
+    codex: Mapping[str, object]
+
+    @property
+    def secrets(self) -> frozenset[SecretName]:
+        """The names of the secrets that its process needs."""
+        return frozenset().union(*map(names, self.env.values()))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """The `[session]` table."""
+
+    agent: str | None
+    workspace: str | None
+    workspace_acl: bool
+    network: Network
+    layers: Mapping[str, LayerWish]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One config.toml. `file` is its path as it was given; messages and relative paths start from it."""
+
+    file: str
+    servers: tuple[RemoteServer | CommandServer, ...]
+    session: SessionConfig
+    exec: ExecSpec
+    codex: Mapping[str, object]  # Codex's own top-level keys, as TOML values
+    warnings: tuple[str, ...]
+
+    @property
+    def active(self) -> tuple[RemoteServer | CommandServer, ...]:
+        """The servers that are not switched off by `enabled = false`."""
+        return tuple(server for server in self.servers if server.enabled)
+
+    @property
+    def remotes(self) -> tuple[RemoteServer, ...]:
+        """The active servers that have a helper."""
+        return tuple(server for server in self.active if isinstance(server, RemoteServer))

@@ -1,0 +1,154 @@
+"""From a `Config` to a `SessionSpec`: everything that can be wrong is wrong here, before anything starts.
+
+Reads no file and knows no clock: trust anchors, the day and the names of the secrets at hand are arguments. Nothing
+here holds a secret's value.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from codingagents.rewrite.check import check_expiry
+from codingagents.rewrite.clients.codex import passed_through
+from codingagents.rewrite.config import AnchorSource, CommandServer, Config, RemoteServer
+from codingagents.rewrite.specs import RemoteSpec, SessionSpec, UidPlan
+from codingagents.rewrite.tables import Table
+from codingagents.trust.errors import ConfigError, UsageError
+from codingagents.trust.vocabulary import SecretName, parse_session_id
+
+Engine = Literal["local", "podman", "docker"]
+
+# 65534 is nobody; above 2^31 tools disagree about the sign. Below 1000 are the system's own accounts.
+_UID_LOW, _UID_HIGH = 1000, 2**31 - 2
+
+
+def uid_plan(base: int, server_names: Iterable[str]) -> UidPlan:
+    """Return identities counted up from `base`: agent, task, workspace group, then the servers in order of name.
+
+    `ConfigError` where the range would leave 1000 to 2^31-2 or meet 65534 (nobody).
+    """
+    ordered = sorted(set(server_names))
+    end = base + 3 + len(ordered)
+    if base < _UID_LOW or end > _UID_HIGH or base <= 65534 < end:
+        raise ConfigError(
+            f"the UID range {base} to {end - 1} must lie within {_UID_LOW} to {_UID_HIGH - 1} without 65534; "
+            "choose another start"
+        )
+    return UidPlan(
+        agent=base,
+        task=base + 1,
+        workspace_gid=base + 2,
+        servers={name: base + 3 + index for index, name in enumerate(ordered)},
+    )
+
+
+def required_secrets(config: Config) -> frozenset[SecretName]:
+    """Return the names of all secrets that the active servers need."""
+    return frozenset().union(*(server.secrets for server in config.active))
+
+
+def anchor_sources(config: Config) -> dict[str, AnchorSource]:
+    """Return, for each active https server, which store to read and pass to `plan_session` as `anchors`."""
+    return {server.name: server.anchors for server in config.remotes if server.anchors is not None}
+
+
+def plan_session(
+    config: Config,
+    *,
+    session: str,
+    agent: str,
+    engine: Engine,
+    uids: UidPlan,
+    secret_names_available: Collection[str],
+    anchors: Mapping[str, str],
+    command: Sequence[str],
+    working_directory: str,
+    environment: Mapping[str, str],
+    public_key: str,
+    config_sha256: str,
+    today: datetime.date,
+) -> SessionSpec:
+    """Return the whole session as the supervisor is told it.
+
+    `anchors` maps the name of each https server to its PEM text. Raises `ConfigError` for what is not available yet,
+    for a secret that is not there, for pins past their date and for empty anchors; `UsageError` for an empty `command`.
+    """
+    for sentence in _not_available_yet(config):
+        raise ConfigError(sentence)
+    check_expiry(config, today)
+    _check_secrets(config, secret_names_available)
+    if not command or not working_directory.startswith("/"):
+        raise UsageError("a session needs a command and an absolute working directory")
+    return SessionSpec(
+        session=parse_session_id(session),
+        agent=agent,
+        engine=engine,
+        config_sha256=config_sha256,
+        uids=uids,
+        remotes=[_with_anchors(config, server, uids, anchors) for server in config.remotes],
+        exec=config.exec,
+        layers=dict(config.session.layers),
+        codex_toml=passed_through(config),
+        command=list(command),
+        working_directory=working_directory,
+        environment=dict(environment),
+        public_key=public_key,
+    )
+
+
+def _with_anchors(config: Config, server: RemoteServer, uids: UidPlan, anchors: Mapping[str, str]) -> RemoteSpec:
+    if server.name not in uids.servers:
+        raise ValueError(f"the UID plan has no {server.name}")
+    if server.spec.tls is None:
+        return server.spec
+    pem = anchors.get(server.name, "")
+    if "-----BEGIN CERTIFICATE-----" not in pem:
+        path = server.anchors.path if server.anchors is not None else None
+        raise _table(config, server, ".tls").error(
+            f"has no trust anchors: {path or 'the certifi package'} holds no PEM certificate"
+        )
+    return msgspec.structs.replace(server.spec, tls=msgspec.structs.replace(server.spec.tls, anchors_pem=pem))
+
+
+def _check_secrets(config: Config, available: Collection[str]) -> None:
+    for server in config.active:
+        missing = sorted(server.secrets - set(available))
+        if missing:
+            raise _table(config, server).error(
+                f"needs the secret {missing[0]}; give it with --secret {missing[0]}=env:VARIABLE"
+                ' or "coding-agents secret set"'
+            )
+
+
+def _not_available_yet(config: Config) -> Iterator[str]:
+    """Yield a sentence for each thing that config.toml may say already and a session cannot do yet."""
+    if config.session.network != "host":
+        yield Table({}, config.file, "session").sentence('network = "helpers" is not available yet; use "host"')
+    if config.session.workspace_acl:
+        yield Table({}, config.file, "session").sentence("workspace_acl is not available yet; remove it")
+    for server in config.active:
+        table = _table(config, server)
+        if isinstance(server, CommandServer):
+            yield table.sentence("command servers are not available yet; set enabled = false to leave it out")
+        else:
+            yield from (table.sentence(problem) for wanted, problem in _wishes(server) if wanted)
+
+
+def _wishes(server: RemoteServer) -> tuple[tuple[bool, str], ...]:
+    overrides = server.anchors is not None and bool(server.anchors.overrides)
+    return (
+        (server.listen != "http", f'listen = "{server.listen}" is not available yet; use "http"'),
+        (server.spec.transport != "http", 'transport = "sse" is not available yet; use "http"'),
+        (not server.spec.client_auth, 'client_auth = [] is for "helper run" only; a session needs "uid" or "bearer"'),
+        (server.proxy is not None, "proxy is not available yet; remove it"),
+        (server.client_cert is not None, "tls.client_cert is not available yet; remove it and tls.client_key"),
+        (overrides, 'tls.ca_overrides is not available yet; use ca = "custom"'),
+    )
+
+
+def _table(config: Config, server: RemoteServer | CommandServer, below: str = "") -> Table:
+    return Table({}, config.file, f"mcp_servers.{server.name}{below}")

@@ -1,0 +1,93 @@
+"""Each client gets its own real format; what the user set for Codex stays."""
+
+import json
+import tomllib
+
+import pytest
+
+from codingagents.rewrite.clients import claude, codex
+from codingagents.rewrite.clients.base import Endpoint
+from codingagents.rewrite.clients.known import CLIENTS
+from codingagents.rewrite.parse import parse_config
+from codingagents.trust.vocabulary import Secret
+
+ENDPOINTS = [
+    Endpoint(name="github", url="http://127.0.0.1:4001/mcp", bearer=Secret("local-1")),
+    Endpoint(name="docs", url="http://127.0.0.1:4002/", bearer=Secret("local-2")),
+]
+CONFIG = """
+model = "gpt-5"
+approval_policy = "never"
+[projects."/w"]
+trust_level = "trusted"
+[mcp_servers.github]
+url = "https://api.example.com/mcp"
+headers = { X-A = "1" }
+default_tools_approval_mode = "approve"
+tools = { echo = { approval_mode = "prompt" } }
+[mcp_servers.off]
+url = "https://off.example.com"
+enabled = false
+required = true
+[session]
+agent = "codex"
+"""
+
+
+def test_claude_gets_http_entries_with_the_local_bearer() -> None:
+    (file,) = claude.render(ENDPOINTS)
+    assert file.path == "claude/mcp.json"
+    assert json.loads(file.content) == {
+        "mcpServers": {
+            "github": {
+                "type": "http",
+                "url": "http://127.0.0.1:4001/mcp",
+                "headers": {"Authorization": "Bearer local-1"},
+            },
+            "docs": {"type": "http", "url": "http://127.0.0.1:4002/", "headers": {"Authorization": "Bearer local-2"}},
+        }
+    }
+
+
+def test_codex_keeps_its_settings_and_loses_the_upstream() -> None:
+    (file,) = codex.render(ENDPOINTS, codex.passed_through(parse_config(CONFIG, "c.toml")))
+    assert file.path == "codex/config.toml"
+    assert tomllib.loads(file.content.decode()) == {
+        "model": "gpt-5",
+        "approval_policy": "never",
+        "projects": {"/w": {"trust_level": "trusted"}},
+        "mcp_servers": {
+            "github": {
+                "default_tools_approval_mode": "approve",
+                "tools": {"echo": {"approval_mode": "prompt"}},
+                "url": "http://127.0.0.1:4001/mcp",
+                "http_headers": {"Authorization": "Bearer local-1"},
+            },
+            "docs": {"url": "http://127.0.0.1:4002/", "http_headers": {"Authorization": "Bearer local-2"}},
+        },
+    }
+
+
+def test_codex_without_any_endpoint_has_no_server() -> None:
+    (file,) = codex.render([], codex.passed_through(parse_config(CONFIG, "c.toml")))
+    assert tomllib.loads(file.content.decode())["mcp_servers"] == {}
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_switches_name_the_file_that_was_rendered(name: str) -> None:
+    client = CLIENTS[name]
+    assert name == client.NAME
+    (file,) = client.render(ENDPOINTS)
+    switches = client.switches("/run/x")
+    named = [*switches.arguments, *switches.environment.values()]
+    assert any(f"/run/x/{file.path}".startswith(text) for text in named if text.startswith("/"))
+
+
+def test_switches_are_each_clients_own() -> None:
+    assert claude.switches("/r").arguments == ("--mcp-config", "/r/claude/mcp.json", "--strict-mcp-config")
+    assert codex.switches("/r").environment == {"CODEX_HOME": "/r/codex"}
+
+
+def test_a_bearer_is_not_shown_by_accident() -> None:
+    (file,) = claude.render(ENDPOINTS)
+    assert "local-1" not in repr(ENDPOINTS) + repr(file)

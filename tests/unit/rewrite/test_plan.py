@@ -1,0 +1,208 @@
+"""Planning: what cannot work is refused before anything starts, by a sentence that says what to do."""
+
+import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from codingagents.rewrite.check import check_expiry, describe
+from codingagents.rewrite.config import AnchorSource, Config
+from codingagents.rewrite.parse import parse_config
+from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
+from codingagents.rewrite.specs import SessionSpec, UidPlan
+from codingagents.trust import wire
+from codingagents.trust.errors import ConfigError, UsageError
+
+TODAY = datetime.date(2026, 11, 24)
+PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+PINNED = f"""
+[mcp_servers.github]
+url = "https://api.example.com/mcp"
+bearer_token_env_var = "GITHUB_TOKEN"
+startup_timeout_sec = 15
+[mcp_servers.github.tls.pins]
+expires = 2027-03-01
+pin = [{{ spki = "sha256/{"A" * 43}=" }}, {{ spki = "sha256/{"B" * 42}A=", backup = true }}]
+"""
+LOCAL = '[mcp_servers.local]\nurl = "http://127.0.0.1:9/mcp"\nallow_plaintext = true\n'
+OFF = '[mcp_servers.off]\ncommand = "x"\nenv = { A = "${NOT_NEEDED}" }\nenabled = false\n'
+
+
+def plan(config: Config, *, uids: UidPlan | None = None, **changes: Any) -> SessionSpec:
+    arguments: dict[str, Any] = {
+        "session": "s-1",
+        "agent": "claude",
+        "engine": "local",
+        "uids": uids or uid_plan(300_000, [server.name for server in config.remotes]),
+        "secret_names_available": {"GITHUB_TOKEN"},
+        "anchors": dict.fromkeys(anchor_sources(config), PEM),
+        "command": ["/usr/bin/true"],
+        "working_directory": "/work",
+        "environment": {"PATH": "/usr/bin"},
+        "public_key": "AAAA",
+        "config_sha256": "00" * 32,
+        "today": TODAY,
+    }
+    return plan_session(config, **(arguments | changes))
+
+
+def test_a_plan_is_whole_and_goes_over_the_wire() -> None:
+    config = parse_config(f'model = "m"\n{PINNED}{LOCAL}{OFF}[session]\nlayers = {{ exec_trap = "require" }}', "c.toml")
+    spec = plan(config)
+    assert [remote.name for remote in spec.remotes] == ["github", "local"]
+    github, local = spec.remotes
+    assert github.tls is not None
+    assert github.tls.anchors_pem == PEM
+    assert local.tls is None
+    assert spec.layers == {"exec_trap": "require"}
+    assert spec.uids.servers == {"github": 300_003, "local": 300_004}
+    assert spec.codex_toml == 'model = "m"\n\n[mcp_servers.github]\nstartup_timeout_sec = 15\n'
+    assert wire.decode(SessionSpec, wire.encode(spec).strip()) == spec
+
+
+def test_only_active_servers_need_secrets_and_anchors() -> None:
+    config = parse_config(PINNED + LOCAL + OFF, "/etc/c.toml")
+    assert required_secrets(config) == {"GITHUB_TOKEN"}
+    assert anchor_sources(config) == {
+        "github": AnchorSource(store="host", path="/etc/ssl/certs/ca-certificates.crt", overrides=())
+    }
+
+
+@pytest.mark.parametrize(
+    ("tls", "path"),
+    [
+        ('ca = "certifi"', None),
+        ('ca = "custom"\nca_file = "pki/ca.pem"', "/home/me/pki/ca.pem"),
+        ('ca = "custom"\nca_file = "/etc/ca.pem"', "/etc/ca.pem"),
+    ],
+)
+def test_anchors_come_from_the_store_that_is_named(tls: str, path: str | None) -> None:
+    config = parse_config(f'[mcp_servers.x]\nurl = "https://a.example"\n[mcp_servers.x.tls]\n{tls}', "/home/me/c.toml")
+    assert anchor_sources(config)["x"].path == path
+
+
+def test_a_placeholder_without_a_secret_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(parse_config(PINNED, "c.toml"), secret_names_available=set())
+    assert str(caught.value) == (
+        "c.toml: [mcp_servers.github] needs the secret GITHUB_TOKEN; give it with --secret GITHUB_TOKEN=env:VARIABLE "
+        'or "coding-agents secret set"'
+    )
+
+
+@pytest.mark.parametrize("pem", ["", "-----BEGIN PRIVATE KEY-----"])
+def test_a_store_without_a_certificate_is_refused(pem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(parse_config(PINNED, "c.toml"), anchors={"github": pem})
+    assert str(caught.value) == (
+        "c.toml: [mcp_servers.github.tls] has no trust anchors: "
+        "/etc/ssl/certs/ca-certificates.crt holds no PEM certificate"
+    )
+
+
+NOT_YET = {
+    '[session]\nnetwork = "helpers"': '[session] network = "helpers" is not available yet; use "host"',
+    "[session]\nworkspace_acl = true": "[session] workspace_acl is not available yet; remove it",
+    OFF.replace("false", "true"): "[mcp_servers.off] command servers are not available yet; "
+    "set enabled = false to leave it out",
+    LOCAL + 'listen = "unix"': '[mcp_servers.local] listen = "unix" is not available yet; use "http"',
+    LOCAL + 'transport = "sse"': '[mcp_servers.local] transport = "sse" is not available yet; use "http"',
+    LOCAL + "client_auth = []": '[mcp_servers.local] client_auth = [] is for "helper run" only; '
+    'a session needs "uid" or "bearer"',
+    '[mcp_servers.x]\nurl = "https://a.example"\nproxy = "http://p:1"': "[mcp_servers.x] proxy is not available yet; "
+    "remove it",
+    '[mcp_servers.x]\nurl = "https://a.example"\ntls = { client_cert = "secret:C", client_key = "secret:K" }': (
+        "[mcp_servers.x] tls.client_cert is not available yet; remove it and tls.client_key"
+    ),
+    '[mcp_servers.x]\nurl = "https://a.example"\ntls = { ca_overrides = ["corp"] }': (
+        '[mcp_servers.x] tls.ca_overrides is not available yet; use ca = "custom"'
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), NOT_YET.items(), ids=range(len(NOT_YET)))
+def test_what_a_session_cannot_do_yet_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(parse_config(text, "c.toml"))
+    assert str(caught.value) == f"c.toml: {sentence}"
+
+
+@pytest.mark.parametrize("changes", [{"command": []}, {"working_directory": "work"}, {"session": "S 1"}])
+def test_a_session_needs_a_command_a_directory_and_a_name(changes: dict[str, Any]) -> None:
+    with pytest.raises((UsageError, ConfigError)):
+        plan(parse_config("", "c.toml"), **changes)
+
+
+def test_a_server_without_a_uid_is_a_bug_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="no github"):
+        plan(parse_config(PINNED, "c.toml"), uids=uid_plan(300_000, []))
+
+
+@pytest.mark.parametrize(
+    ("today", "warning"),
+    [
+        ("2026-11-24", None),
+        ("2027-01-29", None),
+        ("2027-01-30", "expires in 30 days"),
+        ("2027-02-28", "expires in 1 day;"),
+        ("2027-03-01", "expires in 0 days"),
+    ],
+)
+def test_pins_warn_before_their_date(today: str, warning: str | None) -> None:
+    warnings = check_expiry(parse_config(PINNED, "c.toml"), datetime.date.fromisoformat(today))
+    assert len(warnings) == (warning is not None)
+    assert all(warning in text for text in warnings if warning)
+
+
+@pytest.mark.parametrize(
+    ("today", "sentence"),
+    [
+        (
+            "2027-03-02",
+            (
+                "expires 2027-03-01 is past, so the server is refused; "
+                'check the pins with "coding-agents trust check github" and set a new date'
+            ),
+        ),
+        ("2026-01-24", "expires must be at most 400 days ahead, not 401"),
+    ],
+)
+def test_pins_past_their_date_or_too_far_ahead_stop_the_session(today: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(parse_config(PINNED, "c.toml"), today=datetime.date.fromisoformat(today))
+    assert str(caught.value) == f"c.toml: [mcp_servers.github.tls.pins] {sentence}"
+
+
+def test_a_switched_off_server_may_have_old_pins() -> None:
+    config = parse_config(PINNED.replace("startup_timeout_sec = 15", "enabled = false"), "c.toml")
+    assert check_expiry(config, datetime.date(2030, 1, 1)) == ()
+
+
+def test_uids_differ_and_do_not_depend_on_the_order_of_names() -> None:
+    uids = uid_plan(300_000, ["b", "a", "c"])
+    assert uids == uid_plan(300_000, ["c", "b", "a"])
+    ids = [uids.agent, uids.task, uids.workspace_gid, *uids.servers.values()]
+    assert sorted(ids) == list(range(300_000, 300_006))
+
+
+@pytest.mark.parametrize("base", [-5, 0, 999, 65532, 65534, 2**31 - 4])
+def test_a_uid_range_that_meets_real_accounts_is_refused(base: int) -> None:
+    with pytest.raises(ConfigError, match="choose another start"):
+        uid_plan(base, ["a"])
+
+
+def test_description_names_every_server_and_no_value() -> None:
+    rows = describe(parse_config(PINNED + LOCAL + OFF, "c.toml"))
+    assert [(row.server, row.kind, row.enabled) for row in rows] == [
+        ("github", "remote", True),
+        ("local", "remote", True),
+        ("off", "command", False),
+    ]
+    assert rows[0].target == "https://api.example.com/mcp"
+    assert rows[0].trust == "host, 2 pins (enforce) until 2027-03-01"
+    assert rows[0].secrets == ("GITHUB_TOKEN",)
+    assert rows[1].target == "http://127.0.0.1:9/mcp"
+    assert rows[1].trust == "plain text, loopback"
+    assert rows[2].secrets == ("NOT_NEEDED",)
+    assert msgspec.json.encode(rows)

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 
-from codingagents.supervisor import kernel, landlock, seccomp
+from codingagents.supervisor import kernel, landlock, seccomp, terminal_handover
 from codingagents.supervisor.confine_spec import (
     PROBE_ARGV0,
     ConfineSpec,
@@ -63,7 +63,8 @@ class _Stub:
         spec = self.spec
         if spec.uid is None:
             return
-        privileged = _attempt(os.open, "/proc/1/environ", os.O_RDONLY)
+        supervisor = os.getppid()
+        control = _attempt(os.kill, supervisor, 0)
         if self.wants("caps_bounding"):
             try:
                 kernel.drop_bounding_set()
@@ -76,9 +77,7 @@ class _Stub:
             if os.getresuid() != (spec.uid,) * 3 or os.getresgid() != (spec.gid,) * 3:
                 raise OSError(errno.EPERM, "identity did not change")
             self.observe("uid_drop", "setresuid(0, 0, 0)", _attempt(os.setresuid, 0, 0, 0))
-            self.observe(
-                "uid_drop", "open /proc/1/environ", _attempt(os.open, "/proc/1/environ", os.O_RDONLY), privileged
-            )
+            self.observe("uid_drop", "kill(supervisor, 0)", _attempt(os.kill, supervisor, 0), control)
 
     def restrict(self) -> list[str]:
         self.step = "no_new_privs"
@@ -124,9 +123,9 @@ class _Stub:
 
     def run(self) -> None:
         spec = self.spec
-        self.step = "session"
-        if spec.own_session:
-            os.setsid()
+        self.step = "terminal"
+        if (terminal := terminal_handover.find_terminal()) is not None:
+            terminal_handover.take(terminal)
         self.drop_identity()
         trees = self.restrict()
         self.trap()

@@ -30,7 +30,6 @@ class ConfineSpec(Message, frozen=True, kw_only=True):
     probe_file: str | None  # an executable file of no format outside the trees, for the Landlock probe
     probe_nonce: str
     death_signal: bool  # die with the supervisor (where it is not PID 1)
-    own_session: bool
     layers_off: list[str] = msgspec.field(default_factory=list)  # controls of attack tests, and `layers = off`
 
 

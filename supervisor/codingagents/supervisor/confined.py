@@ -1,14 +1,12 @@
 """SHELL: starts a role behind its confine stub, with its exec trap, and reports what the stub tried.
 
-The other end of `confine.py`. The stub is spawned early, so that its interpreter starts while the supervisor imports;
-it waits for its specification.
+The other end of `confine.py`; the stub itself is spawned by `early.py` and waits for its specification.
 """
 
 from __future__ import annotations
 
 import array
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,12 +16,11 @@ import trio
 from codingagents.rewrite.specs import ExecSpec
 from codingagents.supervisor import kernel, landlock
 from codingagents.supervisor.confine_spec import AnyStubMessage, ConfineSpec, ExecFailed, Go, Observed, Trapped
-from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.early import StubProcess
 from codingagents.supervisor.exec_policy import ExecPolicy
 from codingagents.supervisor.layers import Facts, build_report
-from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.tracee import TraceeReader
-from codingagents.supervisor.trap import ExecTrap, TrapContext
+from codingagents.supervisor.trap import ExecTrap, Recorder, TrapContext
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError
 from codingagents.trust.events import Layer, LayerWish
@@ -37,26 +34,12 @@ class _StubEndedError(ProcessError):
     """EOF on the stub's channel."""
 
 
-class StubProcess:
-    """A spawned confine stub that has not been told anything yet."""
-
-    def __init__(self, children: Children, *, stdio: Mapping[int, int], new_session: bool) -> None:
-        """Spawn it with the descriptors that the role will have as 0, 1 and 2."""
-        self.channel, theirs = socket.socketpair()
-        with theirs:
-            number = max([2, *stdio]) + 1
-            argv = [sys.executable, "-I", "-m", "codingagents.supervisor.confine", "--fd", str(number)]
-            self.child: Child = children.spawn(
-                argv, env={}, fds={**stdio, number: theirs.fileno()}, new_session=new_session
-            )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrapSettings:
     """What the trap of a role needs besides the role's identity."""
 
     exec_spec: ExecSpec
-    log: EventLog
+    log: Recorder
     scrubber: Scrubber
     rearm_death_signal: bool
     on_trouble: Callable[[str], None]

@@ -28,6 +28,7 @@ class Control:
         self._socket = socket.socket(fileno=os.dup(descriptor)) if self._is_socket else None
         os.set_blocking(descriptor, False)
         self._buffer = wire.LineBuffer()
+        self.secrets_came = trio.Event()
 
     async def receive_secrets(self) -> SessionSecrets:
         """Return the first line; `ProcessError` on EOF before it, `WireError` where it is not what it must be."""
@@ -37,6 +38,7 @@ class Control:
                 raise ProcessError("the launcher closed the control channel before it sent the session's secrets")
             lines = self._buffer.feed(data)
             if lines:
+                self.secrets_came.set()
                 return wire.decode(SessionSecrets, lines[0])
 
     async def wait_for_launchers_end(self) -> None:

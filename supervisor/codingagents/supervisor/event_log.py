@@ -30,8 +30,8 @@ def utc_now() -> datetime:
 class Signer(Protocol):
     """Signs a checkpoint over `size` lines with Merkle root `root`; returns the note."""
 
-    def __call__(self, *, size: int, root: bytes) -> str:
-        """Return the signed note."""
+    def __call__(self, *, size: int, root: bytes, moment: datetime) -> str:
+        """Return the signed note; `moment` is the time of the line that will carry it."""
         ...
 
 
@@ -99,8 +99,8 @@ class EventLog:
                 self._on_trouble(f"the event log lacks its end: {os.strerror(error.errno or 0)}")
             os.close(self._descriptor)
 
-    def _write(self, event: AnyEvent) -> None:
-        line = self._chain.prepare(event, self._now())
+    def _write(self, event: AnyEvent, moment: datetime | None = None) -> None:
+        line = self._chain.prepare(event, moment or self._now())
         written = 0
         try:
             while written < len(line):
@@ -114,9 +114,10 @@ class EventLog:
         self._uncovered += 1
 
     def _checkpoint(self) -> None:
-        note = self._sign(size=self._chain.seq, root=self._chain.root())
+        moment = self._now()
+        note = self._sign(size=self._chain.seq, root=self._chain.root(), moment=moment)
         try:
-            self._write(Checkpoint(note=note))
+            self._write(Checkpoint(note=note), moment)
         except OSError:
             return  # the next append reports it; the lines stay uncovered until then
         self._uncovered = 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import signal
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +17,7 @@ import trio
 
 from codingagents.rewrite.placeholders import names as placeholder_names
 from codingagents.rewrite.specs import Cloned, CloneRequest, HelperSpec, RemoteSpec
+from codingagents.supervisor.early import ZygoteProcess
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.lifecycle import Do, Happened, Helper, State, step
 from codingagents.supervisor.processes import Child, Children
@@ -47,23 +47,17 @@ _CLONE_SECONDS: Final = 10.0
 class Zygote:
     """The process that has the helper stack loaded and clones helpers as our own children."""
 
-    def __init__(self, children: Children) -> None:
-        """Start it at once: its imports run while the supervisor does its own."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            argv = [sys.executable, "-I", "-m", "codingagents.proxies.zygote", "--fd", "3"]
-            self.child: Child = children.spawn(argv, env={}, fds={2: 2, 3: theirs.fileno()})
+    def __init__(self, process: ZygoteProcess, children: Children) -> None:
+        """Own the channel of a zygote that was spawned early."""
+        self.child = process.child
         self._children = children
-        self._plain = ours
-        self._socket: trio.socket.SocketType | None = None
+        process.channel.setblocking(False)
+        self._socket = trio.socket.from_stdlib_socket(process.channel)
         self._lock = trio.Lock()
 
     async def clone(self, server: str, channel: socket.socket, listener: socket.socket) -> Child:
         """Return a new helper; `ProcessError` where the zygote is gone or could not make one."""
         async with self._lock:
-            if self._socket is None:
-                self._plain.setblocking(False)
-                self._socket = trio.socket.from_stdlib_socket(self._plain)
             descriptors = array.array("i", [channel.fileno(), listener.fileno()])
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
             try:
@@ -84,10 +78,7 @@ class Zygote:
 
     def close(self) -> None:
         """Let it end: EOF is its signal."""
-        if self._socket is not None:
-            self._socket.close()
-        else:
-            self._plain.close()
+        self._socket.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from codingagents.supervisor import signals
 
 TYPE_CHECKING = False  # see signals.py
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 _MAX_UNCLAIMED = 1024  # exits kept for adoption; a session has dozens of helpers, an agent can make orphans without end
 _PR_SET_CHILD_SUBREAPER = 36
@@ -221,22 +221,16 @@ class Children:
         return True
 
     def signal(self, child: Child, number: int) -> bool:
-        """Send a signal to one child; False where it has ended."""
-        if child.exit is not None:
-            return False
-        signal.pidfd_send_signal(child.pidfd, number)
-        return True
+        """Send a signal to one child; False where it has ended, or changed to a user that we may not signal."""
+        return child.exit is None and _reached(signal.pidfd_send_signal, child.pidfd, number)
 
     def kill_group(self, child: Child, number: int) -> bool:
-        """Send a signal to the process group that `child` leads; False where it has ended.
+        """Send a signal to the process group that `child` leads; False where it has ended, or nobody may be signalled.
 
         Only the unreaped leader reserves the group's number, so a group is out of reach once its leader is reaped:
         what is left of it is found by `signal_everyone`.
         """
-        if child.exit is not None:
-            return False
-        os.killpg(child.pid, number)
-        return True
+        return child.exit is None and _reached(os.killpg, child.pid, number)
 
     def signal_everyone(self, number: int) -> None:
         """Send a signal to every process below this one.
@@ -250,6 +244,27 @@ class Children:
         for pidfd in _descendants():
             _reached(signal.pidfd_send_signal, pidfd, number)
             os.close(pidfd)
+
+    def signal_users(self, uids: Collection[int], number: int) -> int:
+        """Send a signal to every process whose real UID is one of `uids`; return how many were reached.
+
+        For the UIDs of a session, which nothing else on the machine has. 0 as the signal only counts. What forks
+        faster than this walks can be missed: repeat until nothing is left.
+        """
+        reached = 0
+        for name in os.listdir("/proc"):
+            if not name.isdecimal() or _real_uid(int(name)) not in uids:
+                continue
+            try:
+                pidfd = os.pidfd_open(int(name))
+            except ProcessLookupError:
+                continue
+            try:
+                if _real_uid(int(name)) in uids:  # still the process that the walk found, not a later one of its number
+                    reached += _reached(signal.pidfd_send_signal, pidfd, number)
+            finally:
+                os.close(pidfd)
+        return reached
 
     def _own(self, pid: int) -> Child:
         child = self._owned[pid] = Child(pid, os.pidfd_open(pid))
@@ -281,6 +296,13 @@ def set_subreaper() -> None:
     kernel.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def die_with_parent() -> None:
+    """Be killed when the parent's thread that made us ends; between fork and exec, `fork_exec` then checks the race."""
+    from codingagents.supervisor import kernel  # noqa: PLC0415 -- PID 1 needs no ctypes: its end is everyone's
+
+    kernel.set_parent_death_signal()
+
+
 def _require_main_thread() -> None:
     if _thread.get_native_id() != os.getpid():
         raise RuntimeError("children are made and reaped in the main thread only")
@@ -299,17 +321,23 @@ def _close_on_exec() -> None:
 
 
 def _reached(send: Callable[[int, int], None], target: int, number: int) -> bool:
-    """Send a signal and say whether anyone was there to get it."""
+    """Send a signal and say whether anyone was there whom we may signal (an unprivileged init may run sudo)."""
     try:
         send(target, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 
 
 def _is_reaped(pidfd: int) -> bool:
     """Say whether the process of `pidfd` is gone: a zombie still takes signal 0, a reaped process does not."""
-    return not _reached(signal.pidfd_send_signal, pidfd, 0)
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it is there, as another user
+    return False
 
 
 def _parent_of(pid: int) -> int | None:
@@ -320,6 +348,16 @@ def _parent_of(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(after_name.split()[1])
+
+
+def _real_uid(pid: int) -> int | None:
+    """Return the real UID from /proc/PID/status, or None where the process is gone or a zombie."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            fields = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[b"State"].startswith(b"Z") else int(fields[b"Uid"].split()[0])
 
 
 def _descendants() -> Iterator[int]:

@@ -72,11 +72,37 @@ def prepare(*, agent_uid: int, agent_gid: int) -> RunDirs:
     os.mkdir(dirs.clients, 0o755)
     os.mkdir(dirs.home, 0o700)
     os.chown(dirs.home, agent_uid, agent_gid)
-    descriptor = os.open(dirs.probe_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o755)
+    write_probe_file(dirs.probe_file)
+    return dirs
+
+
+def write_probe_file(path: str) -> str:
+    """Make the executable file of no format at `path`, and return the path."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o755)
     os.write(descriptor, b"no program\n")
     os.fchmod(descriptor, 0o755)  # whatever the umask was: the probe's control must be allowed to run it
     os.close(descriptor)
-    return dirs
+    return path
+
+
+def try_mounting() -> str:
+    """Move this process to a mount namespace of its own with a tmpfs on /run; return "" or why that cannot be."""
+    if why := _own_mount_namespace():
+        return why
+    try:
+        kernel.mount("coding-agents", "/run", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "?")
+    return ""
+
+
+def apparmor_label() -> str:
+    """Return this process's AppArmor label, "" where the kernel has no AppArmor."""
+    try:
+        with open("/proc/self/attr/apparmor/current", encoding="utf-8") as file:
+            return file.read().strip("\0\n")
+    except OSError:
+        return ""
 
 
 def _own_mount_namespace() -> str:

@@ -49,6 +49,12 @@ def inherited() -> Inherited:
     return _inherited
 
 
+def inherit_nothing() -> None:
+    """Give children the kernel's defaults, whatever was inherited."""
+    global _inherited  # noqa: PLW0603 -- see `inherited`
+    _inherited = Inherited(mask=frozenset(), ignored=frozenset())
+
+
 def block_all() -> Inherited:
     """Block every signal in this thread and those it makes, so that none is lost while imports run.
 

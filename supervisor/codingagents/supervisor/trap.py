@@ -18,19 +18,26 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from codingagents.supervisor import seccomp
 from codingagents.supervisor.confine_spec import PROBE_ARGV0
-from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.exec_policy import ExecPolicy, Verdict
 from codingagents.supervisor.tracee import ExecCall, TraceeReader, UnreadableTraceeError
 from codingagents.trust.errors import EventLogError
-from codingagents.trust.events import ExecAllowed, ExecDenied, escape_bytes
+from codingagents.trust.events import AnyEvent, ExecAllowed, ExecDenied, escape_bytes
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Firmness, Role
 
 _RETRY_SECONDS: Final = 0.05
+
+
+class Recorder(Protocol):
+    """Where decisions are recorded: the session's event log."""
+
+    def append(self, event: AnyEvent) -> None:
+        """Record `event`, or raise `EventLogError`: then the exec is denied."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +48,7 @@ class TrapContext:
     uid: int
     reader: TraceeReader
     policy: ExecPolicy
-    log: EventLog
+    log: Recorder
     scrubber: Scrubber
     probe_nonce: str
     landlock: bool

@@ -1,0 +1,107 @@
+"""ENTRY: `coding-agents doctor`: which layers hold on this machine, each as it was tried just now, without a session.
+
+Confines one stub exactly as a session confines its agent, has it attempt what each layer forbids, and prints the
+report. What it makes (a mount namespace, a probe file, a child) is gone when it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets as randomness
+import sys
+import tempfile
+from typing import Final
+
+import trio
+
+from codingagents.rewrite.specs import ExecSpec
+from codingagents.supervisor import kernel, processes, report_view, rundirs, signals
+from codingagents.supervisor.confine_spec import ConfineSpec
+from codingagents.supervisor.confined import ConfinedRole, TrapSettings
+from codingagents.supervisor.early import StubProcess
+from codingagents.supervisor.layers import Facts
+from codingagents.supervisor.reaper import Reaper
+from codingagents.supervisor.rundirs import apparmor_label
+from codingagents.trust import errors
+from codingagents.trust.events import AnyEvent, Layer
+from codingagents.trust.scrub import Scrubber
+from codingagents.trust.vocabulary import Role
+
+_UID: Final = 52999  # of the probe; below the range that sessions choose from first
+# What a session promises on every machine it supports, Docker's default Linux capabilities included.
+ALWAYS_EXPECTED: Final = frozenset({"uid_drop", "no_new_privs", "landlock_exec", "memfd_rule", "exec_trap"})
+
+
+class _NoLog:
+    """There is no session, so nothing is recorded."""
+
+    def append(self, event: AnyEvent) -> None:
+        """Forget the event."""
+
+
+def main(argv: list[str]) -> int:
+    """Print the layer report; 0, or with `--verify` 1 where a layer that every session counts on is not enforced."""
+    parser = argparse.ArgumentParser(
+        prog="coding-agents doctor",
+        description="Report which confinement layers hold on this machine, each as it was tried just now.",
+        epilog="exit codes: 0 ok; 1 with --verify, a layer that every session counts on is not enforced; 2 usage",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--verify", action="store_true", help="fail where an expected layer is not enforced")
+    options = parser.parse_args(argv)
+    signals.inherit_nothing()
+    rows = trio.run(_report)
+    sys.stdout.write(report_view.as_json(rows) if options.json else report_view.as_text(rows, sys.stdout.isatty()))
+    failing = [row.layer for row in rows if row.layer in ALWAYS_EXPECTED and row.state != "enforced"]
+    if options.verify and failing:
+        sys.stderr.write(f"coding-agents: not enforced: {', '.join(failing)}\n")
+        return errors.EXIT_REFUSED
+    return errors.EXIT_OK
+
+
+async def _report() -> list[Layer]:
+    engine_seccomp = kernel.status_fields().get("Seccomp", "0")
+    root = os.geteuid() == 0
+    mounting = rundirs.try_mounting()
+    children = processes.Children()
+    reaper = Reaper(children)
+    trees = ExecSpec().trees
+    with tempfile.TemporaryDirectory(prefix="coding-agents-doctor-") as directory:
+        os.chmod(directory, 0o755)  # noqa: S103 -- the probe's UID must reach the file; nothing else is in it
+        async with trio.open_nursery() as nursery:
+            await nursery.start(reaper.run)
+            stub = StubProcess(children, stdio={2: 2})
+            settings = TrapSettings(
+                exec_spec=ExecSpec(),
+                log=_NoLog(),
+                scrubber=Scrubber({}),
+                rearm_death_signal=True,
+                on_trouble=lambda sentence: None,
+            )
+            role = ConfinedRole(stub, Role.AGENT, settings)
+            spec = ConfineSpec(
+                argv=[],
+                environment={},
+                working_directory="/",
+                uid=_UID if root else None,
+                gid=_UID,
+                groups=[],
+                umask=0o022,
+                execute_trees=sorted({*trees, *map(os.path.realpath, trees)}),
+                probe_file=rundirs.write_probe_file(f"{directory}/self-test"),
+                probe_nonce=randomness.token_hex(16),
+                death_signal=True,
+            )
+            facts = Facts(
+                is_pid1=processes.is_pid1(),
+                mount_namespace=mounting,
+                engine_seccomp=engine_seccomp,
+                apparmor=apparmor_label(),
+                root=root,
+            )
+            rows = await role.confine(spec, facts)
+            role.close()
+            await reaper.wait(stub.child)
+            nursery.cancel_scope.cancel()
+    return rows

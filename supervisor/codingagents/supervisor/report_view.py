@@ -1,0 +1,50 @@
+"""The layer report for people and for programs: text or JSON out of rows. Prints nothing itself."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from codingagents.trust.events import Layer
+
+SCHEMA: Final = "coding-agents/layers/v1"
+_MARKS: Final = {"enforced": "green", "partial": "yellow", "unavailable": "red", "disabled": "dim"}
+
+
+def as_json(rows: Sequence[Layer]) -> str:
+    """Return the report as one indented JSON object with a schema name."""
+    document = {"schema": SCHEMA, "layers": [msgspec.to_builtins(row) for row in rows]}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def as_text(rows: Sequence[Layer], terminal: bool) -> str:
+    """Return a table on a terminal, and one plain line a layer with its remedy below it in a pipe."""
+    if not terminal:
+        return "".join(_plain(row) for row in rows)
+    from rich.console import Console  # noqa: PLC0415 -- 20 ms that a pipe does without
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("layer", "state", "tried", "why, and what would change it"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        why = (
+            row.why + (f"\n{row.consequence}" if row.consequence else "") + (f"\n→ {row.remedy}" if row.remedy else "")
+        )
+        table.add_row(row.layer, Text(row.state, _MARKS[row.state]), Text(row.probe), Text(why))
+    out = io.StringIO()
+    Console(file=out, force_terminal=True).print(table)
+    return out.getvalue()
+
+
+def _plain(row: Layer) -> str:
+    text = f"{row.layer:15} {row.state:12} {row.probe}"
+    for label, value in (("why", row.why), ("so", row.consequence), ("remedy", row.remedy)):
+        if value:
+            text += f"\n{'':15} {label}: {value}"
+    return text + "\n"

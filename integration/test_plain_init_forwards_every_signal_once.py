@@ -1,0 +1,103 @@
+"""A child that prints what it receives, as dumb-init's tests have it."""
+
+import contextlib
+import os
+import signal
+import sys
+
+import pytest
+
+from codingagents.supervisor.signals import CATCHABLE
+from init_modes import INIT, Init, Mode, every_mode, stat_fields, wait_until
+
+PRINTER = """
+import os, signal
+caught = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+signal.pthread_sigmask(signal.SIG_BLOCK, caught)
+print("ready", flush=True)
+while True:
+    print(int(signal.sigwaitinfo(caught).si_signo), flush=True)
+"""
+STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+FORWARDED = sorted(CATCHABLE - STOPS - {signal.SIGCHLD})
+
+
+def start_printer(mode: Mode) -> contextlib.AbstractContextManager[Init]:
+    return mode.start([*INIT, "--", sys.executable, "-I", "-S", "-c", PRINTER])
+
+
+def child_of(init: Init) -> int:
+    with open(f"/proc/{init.pid}/task/{init.pid}/children") as file:
+        return int(file.read().split()[0])
+
+
+@every_mode
+def test_every_catchable_signal_arrives_once_and_alone(mode: Mode) -> None:
+    """A signal that came twice, or brought another along, would be read in the next one's place."""
+    with start_printer(mode) as init:
+        assert init.line() == "ready"
+        for number in FORWARDED:
+            init.signal(number)
+            assert init.line() == str(number)
+        assert len(FORWARDED) > 55
+
+
+@every_mode
+def test_signals_that_arrive_together_all_arrive(mode: Mode) -> None:
+    """While init is stopped signals pile up; each kind is forwarded once when it goes on."""
+    with start_printer(mode) as init:
+        assert init.line() == "ready"
+        child = child_of(init)
+        init.signal(signal.SIGSTOP)
+        wait_until(lambda: stat_fields(init.pid)[0] == "T", "init stopped from outside")
+        burst = [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM, signal.SIGRTMIN]
+        for number in burst:
+            init.signal(number)
+        init.signal(signal.SIGCONT)
+        got = {int(init.line()) for _ in range(len(burst) + 1)}
+        assert got == {*burst, signal.SIGCONT}
+        os.kill(child, signal.SIGWINCH)  # the child itself is next to be heard: nothing came twice
+        assert init.line() == str(int(signal.SIGWINCH))
+
+
+@every_mode
+@pytest.mark.parametrize("number", sorted(STOPS), ids=lambda number: number.name)
+def test_stop_signals_stop_the_group_and_continue_wakes_it(mode: Mode, number: signal.Signals) -> None:
+    """An outer shell's Ctrl-Z stops the job: child and, where the kernel lets it, init; fg wakes both."""
+    with start_printer(mode) as init:
+        assert init.line() == "ready"
+        child = child_of(init)
+        init.signal(number)
+        wait_until(lambda: stat_fields(child)[0] == "T", "the child stopped")
+        if not mode.is_pid1:  # a namespace's PID 1 cannot stop itself
+            wait_until(lambda: stat_fields(init.pid)[0] == "T", "init stopped")
+        init.signal(signal.SIGCONT)
+        assert init.line() == str(int(signal.SIGCONT))
+        wait_until(lambda: stat_fields(init.pid)[0] != "T", "init goes on")
+
+
+@every_mode
+def test_a_signal_reaches_the_whole_group(mode: Mode) -> None:
+    """A shell without job control leaves its children in its group: they get the signal too."""
+    job = "(trap 'echo job; exit' USR1; echo up; while :; do sleep .1; done)"
+    script = f"trap 'echo shell' USR1; {job} & wait; wait; exit 4"
+    with mode.start([*INIT, "sh", "-c", script]) as init:
+        assert init.line() == "up"
+        init.signal(signal.SIGUSR1)
+        assert {init.line(), init.line()} == {"shell", "job"}
+        assert init.wait() == 4
+
+
+@every_mode
+def test_a_signal_sent_during_start_up_is_not_lost(mode: Mode) -> None:
+    """From the first statement on signals stay pending until the child is there to get them."""
+    with mode.start([*INIT, "--", "sh", "-c", "sleep 60"]) as init:
+
+        def blocks_signals() -> bool:
+            with open(f"/proc/{init.pid}/status") as file:
+                mask = next(line.split()[1] for line in file if line.startswith("SigBlk"))
+            return bool(int(mask, 16) >> signal.SIGUSR1 - 1 & 1)  # unshare itself blocks TERM for a moment
+
+        wait_until(blocks_signals, "init blocks signals")
+        init.signal(signal.SIGTERM)
+        assert init.wait() == 128 + signal.SIGTERM

@@ -1,0 +1,77 @@
+"""ENTRY: the container's commands, `python -I -m codingagents.supervisor COMMAND …`.
+
+Imports a command's code only once it is chosen: `init` has its child's exec to reach, and `doctor` needs no event loop.
+"""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = """\
+usage: coding-agents COMMAND [ARGUMENT…]
+
+  init [--session DIR] [--] COMMAND…   run COMMAND as a container's init, or supervise a session
+  doctor [--json] [--verify]           report which confinement layers hold here, each as it was tried
+  events verify | tail LOG             prove or read an event log
+
+`coding-agents COMMAND --help` says more.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return the process's exit code."""
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if name == "init":
+        return _init(rest)
+    if name in {"-h", "--help", "help"}:
+        sys.stdout.write(USAGE)
+        return 0
+    from codingagents.trust.errors import AgentError, UsageError  # noqa: PLC0415 -- init does without
+
+    try:
+        if name == "doctor":
+            from codingagents.supervisor import doctor  # noqa: PLC0415 -- see the module's docstring
+
+            return doctor.main(rest)
+        if name == "events":
+            from codingagents.supervisor import events_cli  # noqa: PLC0415
+
+            return events_cli.main(rest)
+        raise UsageError(f"there is no command {name!r}; the commands are init, doctor and events (see --help)")
+    except AgentError as error:
+        return _fail(str(error), error.exit_code)
+
+
+def _init(arguments: list[str]) -> int:
+    from codingagents.supervisor import signals  # noqa: PLC0415
+
+    signals.block_all()  # before every other import: what arrives meanwhile stays pending
+    from codingagents.supervisor import init_options  # noqa: PLC0415
+
+    try:
+        options = init_options.parse(arguments)
+    except init_options.InitUsageError as error:
+        return _fail(str(error), 125)  # 2 could be the command's own
+    if options.help:
+        sys.stdout.write(init_options.USAGE)
+        return 0
+    if options.session is None:
+        from codingagents.supervisor import plain_init  # noqa: PLC0415
+
+        return plain_init.run(options.command, grace=options.grace)
+    from codingagents.supervisor import session  # noqa: PLC0415
+    from codingagents.trust.errors import AgentError  # noqa: PLC0415
+
+    try:
+        return session.main(options.session, options.control_fd, options.command)
+    except AgentError as error:
+        return _fail(str(error), error.exit_code)
+
+
+def _fail(sentence: str, code: int) -> int:
+    sys.stderr.write(f"coding-agents: {sentence}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from codingagents.trust.context import parse_pem, pinned_context
+from codingagents.trust.errors import TrustError
+from codingagents.trust.pins import Pinning, parse_pin, pinning
+from codingagents.trust.selftest import self_test
+
+
+def unpinned(anchors_pem: str, _pinning: Pinning) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=b"".join(parse_pem(anchors_pem)))
+    return context
+
+
+def test_it_passes_with_our_context() -> None:
+    self_test()
+
+
+def test_it_fails_where_a_wrong_pin_is_let_through() -> None:
+    with pytest.raises(TrustError, match="wrong pin received 7 bytes"):
+        self_test(unpinned)
+
+
+def test_it_fails_where_even_the_right_pin_is_refused() -> None:
+    with pytest.raises(TrustError, match="right pin was refused"):
+        self_test(lambda pem, _: pinned_context(pem, pinning("enforce", [parse_pin("sha256/" + "B" * 42 + "A=")])))
+
+
+def test_it_fails_where_a_wrong_pin_is_refused_for_another_reason() -> None:
+    made: list[Pinning] = []
+
+    def untrusting_the_second_time(pem: str, pins: Pinning) -> ssl.SSLContext:
+        made.append(pins)
+        return unpinned(pem, pins) if len(made) == 1 else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    with pytest.raises(TrustError, match="not as one"):
+        self_test(untrusting_the_second_time)
+
+
+def test_it_fails_where_the_request_does_not_arrive() -> None:
+    class Silent(ssl.SSLObject):
+        def write(self, data: object) -> int:
+            return super().write(b"other")
+
+    def silent(pem: str, pins: Pinning) -> ssl.SSLContext:
+        context = unpinned(pem, pins)
+        context.sslobject_class = Silent
+        return context
+
+    with pytest.raises(TrustError, match="did not get what was sent"):
+        self_test(silent)

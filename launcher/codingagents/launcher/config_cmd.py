@@ -1,0 +1,90 @@
+"""`coding-agents config check` and `config render`: what a configuration means, before any session.
+
+SHELL: reads, asks `rewrite`, prints. Needs no secret and shows none: where a session makes a port and a local bearer,
+the output says PORT and LOCAL-BEARER.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from codingagents.launcher.anchors import read_anchors
+from codingagents.launcher.run import read_config
+from codingagents.launcher.terminal import printable, say
+from codingagents.rewrite.check import Row, check_expiry, describe
+from codingagents.rewrite.clients.base import Endpoint
+from codingagents.rewrite.clients.codex import passed_through
+from codingagents.rewrite.clients.known import CLIENTS
+from codingagents.rewrite.plan import anchor_sources
+from codingagents.trust.vocabulary import Secret
+
+CLIENT_ROOT = "/run/coding-agents/DIRECTORY"  # a session makes its own
+_COLUMNS = ("server", "kind", "state", "target", "trust", "secrets", "client auth")
+
+
+def check(path: Path, *, as_json: bool) -> int:
+    """Print one row for each server, and each warning to standard error; raises `AgentError` for the first mistake.
+
+    Trust stores are read as a session would read them.
+    """
+    config, _ = read_config(path)
+    read_anchors(anchor_sources(config))
+    warnings = [*config.warnings, *check_expiry(config, datetime.datetime.now(datetime.UTC).date())]
+    rows = describe(config)
+    if as_json:
+        _print_json({"file": str(path), "servers": [dataclasses.asdict(row) for row in rows], "warnings": warnings})
+        return 0
+    for warning in warnings:
+        say(f"warning: {warning}")
+    _print_table([_COLUMNS, *map(_cells, rows)])
+    return 0
+
+
+def render(path: Path, *, client: str, as_json: bool) -> int:
+    """Print the files that `client` would be given and the switches that make it use them. Raises `AgentError`."""
+    config, _ = read_config(path)
+    endpoints = [
+        Endpoint(name=server.name, url=f"http://127.0.0.1:PORT{server.spec.path}", bearer=Secret("LOCAL-BEARER"))
+        for server in config.remotes
+    ]
+    files = [
+        (f"{CLIENT_ROOT}/{file.path}", file.content.decode())
+        for file in CLIENTS[client].render(endpoints, passed_through(config))
+    ]
+    switches = CLIENTS[client].switches(CLIENT_ROOT)
+    if as_json:
+        _print_json(
+            {
+                "client": client,
+                "files": [{"path": name, "content": content} for name, content in files],
+                "arguments": switches.arguments,
+                "environment": dict(switches.environment),
+            }
+        )
+        return 0
+    lines = [f"# {name}\n{content.rstrip()}\n" for name, content in files]
+    started = (*(f"{name}={value}" for name, value in switches.environment.items()), client, *switches.arguments)
+    sys.stdout.write("\n".join([*lines, f"# started as\n{' '.join(started)}\n"]))
+    return 0
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    state = "on" if row.enabled else "off"
+    shown = (row.server, row.kind, state, row.target, row.trust, ", ".join(row.secrets), ", ".join(row.client_auth))
+    return tuple(printable(cell) or "-" for cell in shown)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")

@@ -1,0 +1,160 @@
+"""`coding-agents run`: one session from a configuration file to an exit code.
+
+SHELL: wires readers, the plan (`rewrite.plan`, pure) and an engine. All that bad input can break is done before the
+first file is written or process started. Makes no decision of its own beyond whose word wins: the command line's, then
+the configuration's, then a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import os
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+from codingagents.launcher import session_dir, uids
+from codingagents.launcher.anchors import read_anchors
+from codingagents.launcher.engines.base import Engine
+from codingagents.launcher.engines.local import LocalEngine
+from codingagents.launcher.private_files import read_plain
+from codingagents.launcher.secrets import FILE_NAME, SecretSource, gather
+from codingagents.launcher.terminal import say
+from codingagents.rewrite.check import check_expiry
+from codingagents.rewrite.config import Config
+from codingagents.rewrite.parse import MAX_BYTES, parse_config
+from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
+from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, SessionSecrets, SessionSpec, UidPlan
+from codingagents.trust import checkpoint
+from codingagents.trust.errors import AgentError, ConfigError, UsageError
+
+DEFAULT_AGENT = "claude"
+AGENT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_AGENT_VARIABLES = frozenset({"TERM", "LANG", "TZ", "COLORTERM", "NO_COLOR"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The command line of `run`. `base` is `~/.config/coding-agents`; None means that the option was not given."""
+
+    base: Path
+    config: Path
+    engine: str
+    agent: str | None
+    workspace: str | None
+    secrets: tuple[SecretSource, ...]
+    session_dir: Path | None
+    uid_base: int | None
+    command: tuple[str, ...]
+
+
+def read_config(path: Path) -> tuple[Config, str]:
+    """Return the configuration in `path` and the SHA-256 of the file in hex; raises `ConfigError`."""
+    try:
+        content = read_plain(path, limit=MAX_BYTES)
+        text = content.decode()
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}; write one, or name one with --config") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    return parse_config(text, str(path)), hashlib.sha256(content).hexdigest()
+
+
+def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
+    """Run one session and return its exit code. Takes `env:` secrets out of `environment`. Raises `AgentError`."""
+    engine = _engine(options.engine, environment)
+    if os.geteuid() != 0:
+        raise UsageError("run needs root to give each role a UID of its own; run it with sudo")
+    config, digest = read_config(options.config)
+    secrets = gather(
+        required_secrets(config), options.secrets, environment=environment, env_file=options.base / FILE_NAME
+    )
+    now = datetime.datetime.now(datetime.UTC)
+    session = session_dir.new_session_id(now.date(), os.urandom(session_dir.RANDOM_BYTES))
+    signing_key = checkpoint.new_key(os.urandom(32))
+    agent = options.agent or config.session.agent or DEFAULT_AGENT
+    spec = plan_session(
+        config,
+        session=session,
+        agent=agent,
+        engine="local",
+        uids=_uids(config, options.uid_base),
+        secret_names_available=secrets,
+        anchors=read_anchors(anchor_sources(config)),
+        command=list(options.command) or [agent],
+        working_directory=_workspace(options, config),
+        environment=agent_environment(environment),
+        public_key=checkpoint.public_key(signing_key),
+        config_sha256=digest,
+        today=now.date(),
+    )
+    files = session_dir.place(session, base=options.base, directory=options.session_dir)
+    engine.prepare()
+    session_dir.create(files, spec)
+    for warning in (*config.warnings, *check_expiry(config, now.date())):
+        say(f"warning: {warning}")
+    try:
+        return _start(engine, files, spec, SessionSecrets(secrets=secrets, signing_key=signing_key))
+    finally:
+        say(f"session {session}: log {files.log}, key {files.public_key}")
+        say(f"verify it with: coding-agents events verify --key {files.public_key} {files.log}")
+
+
+def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the agent's environment: a fixed PATH, and of ours only what describes the terminal, language and time.
+
+    HOME is the supervisor's to set, for it knows the account.
+    """
+    passed_on = {name: text for name, text in environment.items() if name in _AGENT_VARIABLES or name[:3] == "LC_"}
+    return {"PATH": AGENT_PATH, **passed_on}
+
+
+def _start(engine: Engine, files: session_dir.SessionFiles, spec: SessionSpec, secrets: SessionSecrets) -> int:
+    keeper = session_dir.CheckpointKeeper(files, spec.public_key)
+
+    def on_control(message: AnyControl) -> None:
+        if not isinstance(message, ControlCheckpoint):
+            say(message.notice)
+            return
+        try:
+            keeper.keep(message.note)
+        except AgentError as error:
+            # The session goes on: the log holds its checkpoints as well, only not out of the session's reach.
+            say(f"warning: a checkpoint was not kept: {error}")
+
+    return engine.start(files.directory, secrets, on_control)
+
+
+def _engine(name: str, environment: Mapping[str, str]) -> Engine:
+    if name != "local":
+        raise UsageError(f"--engine {name} is not available yet; use --engine local")
+    return LocalEngine(environment)
+
+
+def _workspace(options: RunOptions, config: Config) -> str:
+    if options.workspace is not None:
+        path = Path(options.workspace)
+    elif config.session.workspace is not None:
+        path = Path(config.file).parent / Path(config.session.workspace).expanduser()
+    else:
+        path = Path.cwd()
+    real = os.path.realpath(path)
+    if not os.path.isdir(real):
+        raise UsageError(f"the workspace {path} is not a directory; name one with --workspace")
+    return real
+
+
+def _uids(config: Config, chosen: int | None) -> UidPlan:
+    names = [server.name for server in config.active]
+    in_use = uids.ids_of_processes()
+
+    def taken(number: int) -> bool:
+        return number in in_use or uids.has_account(number)
+
+    if chosen is None:
+        width = len(uids.ids_of(uid_plan(uids.FIRST_BASE, names)))
+        return uid_plan(uids.choose_base(width, start=int.from_bytes(os.urandom(4)), taken=taken), names)
+    plan = uid_plan(chosen, names)
+    uids.check_free(uids.ids_of(plan), taken=taken)
+    return plan

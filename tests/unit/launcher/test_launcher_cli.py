@@ -1,0 +1,279 @@
+"""Command lines of the host's command, run as real processes: the exact sentence and the exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codingagents.launcher.run import agent_environment
+
+COMMAND = [sys.executable, "-I", "-m", "codingagents.launcher"]
+PINS = "pins = { mode = 'off', credential_without_pin = true }"
+NO_CONFIG = "there is no configuration file {}; write one, or name one with --config"
+NO_SECRET = (
+    "config.toml: [mcp_servers.github] needs the secret GITHUB_TOKEN; "
+    'give it with --secret GITHUB_TOKEN=env:VARIABLE or "coding-agents secret set"'
+)
+CONFIG = f"""\
+[mcp_servers.github]
+url = "https://api.example.com/mcp"
+bearer_token_env_var = "GITHUB_TOKEN"
+[mcp_servers.github.tls]
+ca = "certifi"
+{PINS}
+[mcp_servers.local-notes]
+url = "http://127.0.0.1:9000/mcp?x=1"
+allow_plaintext = true
+allow_private = true
+"""
+ordinary: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "config.toml").write_text(CONFIG)
+    (tmp_path / "bad.toml").write_text('[mcp_servers.github]\nurl = "https://x"\ntransprot = "sse"\n')
+    (tmp_path / "latin.toml").write_bytes(b'x = "\xfc"\n')
+    (tmp_path / "command.toml").write_text('[mcp_servers.x]\ncommand = "npx"\n')
+    return tmp_path
+
+
+def run(home: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), **options.pop("environment", {})}
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ([], 2, "the following arguments are required: COMMAND; see: coding-agents --help"),
+        (["config"], 2, "the following arguments are required: ACTION; see: coding-agents config --help"),
+        (["run", "ls"], 2, "'ls' is not understood here; the agent's command goes after --"),
+        (["run", "--confi", "x"], 2, "'--confi' is not understood here; the agent's command goes after --"),
+        (["config", "check", "x", "--y"], 2, "'--y' is not understood here; see: coding-agents --help"),
+        (["run", "--uid-base", "x"], 2, "argument --uid-base: invalid int value: 'x'; see: coding-agents run --help"),
+        (
+            ["run", "--secret", "A=hunter2"],
+            2,
+            "--secret A: write NAME=env:VARIABLE or NAME=file:PATH; the value is never an argument",
+        ),
+        (["run", "--engine", "podman"], 2, "--engine podman is not available yet; use --engine local"),
+        (["run", "--engine", "docker"], 2, "--engine docker is not available yet; use --engine local"),
+        (
+            ["config", "check", "none.toml"],
+            2,
+            NO_CONFIG.format("none.toml"),
+        ),
+        (["config", "check", "latin.toml"], 2, "latin.toml: is not UTF-8 text"),
+        (
+            ["config", "check", "bad.toml"],
+            2,
+            'bad.toml: [mcp_servers.github] has no key "transprot"; did you mean "transport"?',
+        ),
+        (
+            ["config", "check", "a\x1b[2J\nb"],
+            2,
+            NO_CONFIG.format(r"a\x1b[2J\nb"),
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(home: Path, arguments: list[str], code: int, sentence: str) -> None:
+    """No traceback, nothing on standard output, nothing written."""
+    before = sorted(home.rglob("*"))
+    done = run(home, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"coding-agents: {sentence}\n")
+    assert sorted(home.rglob("*")) == before
+
+
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="the sentences that root gets")
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "sentence"),
+    [
+        (
+            [],
+            {},
+            2,
+            NO_CONFIG.format("{home}/.config/coding-agents/config.toml"),
+        ),
+        (
+            ["--config", "config.toml"],
+            {},
+            2,
+            NO_SECRET,
+        ),
+        (
+            ["--config", "config.toml", "--secret", "GITHUB_TOKEN=env:NO"],
+            {},
+            2,
+            "--secret GITHUB_TOKEN: the environment variable NO is not set",
+        ),
+        (
+            ["--config", "config.toml", "--secret", "GITHUB_TOKEN=env:T", "--workspace", "none"],
+            {"T": "x"},
+            2,
+            "the workspace none is not a directory; name one with --workspace",
+        ),
+        (
+            ["--config", "config.toml", "--secret", "GITHUB_TOKEN=env:T", "--uid-base", "65530"],
+            {"T": "x"},
+            2,
+            "the UID range 65530 to 65534 must lie within 1000 to 2147483645 without 65534; choose another start",
+        ),
+        (
+            ["--config", "config.toml", "--secret", "GITHUB_TOKEN=env:T", "--session-dir", "config.toml"],
+            {"T": "x"},
+            2,
+            "{home}/config.toml must be a directory, not a symbolic link or a file",
+        ),
+        (
+            ["--config", "command.toml"],
+            {},
+            2,
+            "command.toml: [mcp_servers.x] command servers are not available yet; set enabled = false to leave it out",
+        ),
+    ],
+)
+def test_a_session_that_cannot_be_leaves_nothing(
+    home: Path, arguments: list[str], environment: dict[str, str], code: int, sentence: str
+) -> None:
+    """All that bad input can break is found before the first file is written."""
+    before = sorted(home.rglob("*"))
+    done = run(home, "run", *arguments, environment=environment)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == f"coding-agents: {sentence.format(home=home)}\n"
+    assert sorted(home.rglob("*")) == before
+
+
+@ROOT_ONLY
+def test_an_engine_that_cannot_work_here_exits_125_and_leaves_nothing(home: Path) -> None:
+    """Without CAP_SYS_ADMIN there is no PID namespace, and the sentence says what to do."""
+    before = sorted(home.rglob("*"))
+    command = [
+        "setpriv",
+        "--bounding-set=-sys_admin",
+        "--inh-caps=-sys_admin",
+        *COMMAND,
+        "run",
+        "--config",
+        "config.toml",
+    ]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "T": "x"}
+    done = subprocess.run(
+        [*command, "--secret", "GITHUB_TOKEN=env:T"],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == (
+        "coding-agents: the local engine needs CAP_SYS_ADMIN to make a PID namespace (Operation not permitted); "
+        "run it as root outside of containers, or in a container started with --cap-add SYS_ADMIN\n"
+    )
+    assert sorted(home.rglob("*")) == before
+
+
+def test_an_ordinary_user_is_told_so(home: Path) -> None:
+    """One sentence, exit 2."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", "codingagents.launcher", "run"],
+        env={"HOME": "/nonexistent"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        **ordinary,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "coding-agents: run needs root to give each role a UID of its own; run it with sudo\n"
+
+
+def test_config_check_lists_what_a_session_would_have(home: Path) -> None:
+    """A table for people, JSON for programs, from the same rows."""
+    done = run(home, "config", "check", "config.toml")
+    assert (done.returncode, done.stdout.splitlines()[1].split()[:4]) == (
+        0,
+        ["github", "remote", "on", "https://api.example.com/mcp"],
+    )
+    assert "GITHUB_TOKEN" in done.stdout
+    assert all(line.startswith("coding-agents: warning: ") for line in done.stderr.splitlines())
+    rows = json.loads(run(home, "config", "check", "--json", "config.toml").stdout)
+    assert [row["server"] for row in rows["servers"]] == ["github", "local-notes"]
+    assert rows["servers"][0]["secrets"] == ["GITHUB_TOKEN"]
+
+
+@pytest.mark.parametrize("client", ["claude", "codex"])
+def test_config_render_shows_each_clients_files(home: Path, client: str) -> None:
+    """The helper's URL and a placeholder, never the upstream's or a secret."""
+    done = run(home, "config", "render", "--client", client, "config.toml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "http://127.0.0.1:PORT/mcp?x=1" in done.stdout
+    assert "Bearer LOCAL-BEARER" in done.stdout
+    assert "api.example.com" not in done.stdout
+    shown = json.loads(run(home, "config", "render", "--client", client, "--json", "config.toml").stdout)
+    assert shown["client"] == client
+    assert all(file["content"].strip() in done.stdout for file in shown["files"])
+
+
+def test_a_reader_that_goes_away_is_no_traceback(home: Path) -> None:
+    """`config render … | head -0`."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [*COMMAND, "config", "check", "--json", "config.toml"],
+        cwd=home,
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        timeout=20,
+        check=False,
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["config", "check", "--help"], ["--version"]])
+def test_help_goes_to_standard_output(home: Path, arguments: list[str]) -> None:
+    """Asked for, it is no error."""
+    done = run(home, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
+
+
+def test_the_agents_environment_is_an_allow_list() -> None:
+    """Nothing that is not named reaches the agent, and PATH is ours."""
+    given = {
+        "TERM": "xterm",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C",
+        "TZ": "UTC",
+        "COLORTERM": "truecolor",
+        "NO_COLOR": "1",
+        "PATH": "/tmp/evil",
+        "HOME": "/root",
+        "LD_PRELOAD": "/tmp/x.so",
+        "GITHUB_TOKEN": "x",
+        "LCX": "x",
+    }
+    assert agent_environment(given) == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        **{name: given[name] for name in ("TERM", "LANG", "LC_ALL", "TZ", "COLORTERM", "NO_COLOR")},
+    }

@@ -5,17 +5,15 @@ Dates are only read: whether pins are past is decided by `check.check_expiry`, w
 
 from __future__ import annotations
 
-import base64
-import binascii
 import pathlib
-import re
 from typing import get_args
 
 from codingagents.rewrite.addresses import is_ip, parse_host
 from codingagents.rewrite.config import AnchorSource, Store
 from codingagents.rewrite.specs import PinMode, PinSpec, TlsSpec
 from codingagents.rewrite.tables import Table
-from codingagents.trust.errors import AgentError
+from codingagents.trust.errors import ConfigError
+from codingagents.trust.pins import parse_pin
 from codingagents.trust.vocabulary import SecretName, parse_secret_name
 
 # Debian's and Ubuntu's bundle. A fixed path: SSL_CERT_FILE and its like never decide whom a helper trusts.
@@ -81,7 +79,7 @@ def parse_client_certificate(table: Table) -> tuple[SecretName | None, SecretNam
             if text is not None and not text.startswith("secret:"):
                 raise ValueError
             names.append(None if text is None else parse_secret_name(text.removeprefix("secret:")))
-        except (ValueError, AgentError):
+        except (ValueError, ConfigError):
             raise table.error(f'{key} must be "secret:NAME"') from None
     if (names[0] is None) != (names[1] is None):
         raise table.error("client_cert and client_key belong together; set both or neither")
@@ -108,9 +106,9 @@ def _pins(table: Table) -> list[PinSpec]:
         if text is None:
             raise entry.error("spki is missing")
         try:
-            spki = _spki(text)
-        except ValueError as error:
-            raise entry.error(f"spki {error}") from None
+            spki = parse_pin(text).spki
+        except ConfigError:
+            raise entry.error("spki must be sha256/<base64> of 32 bytes; no other hash is accepted") from None
         pins.append(
             PinSpec(
                 spki=spki,
@@ -127,21 +125,3 @@ def _check_pin_set(table: Table, pins: list[PinSpec]) -> None:
         raise table.error("pin must list at least two different keys, one of them a backup that is not in use yet")
     if not any(pin.backup for pin in pins):
         raise table.error("pin has no entry with backup = true; add the key you would change to")
-
-
-def _spki(text: str) -> str:
-    """Return the canonical `sha256/<base64>`; curl's `sha256//` is read too."""
-    if re.match(r"(sha-?1|md5)\b", text, re.IGNORECASE):
-        raise ValueError("must be sha256/<base64>; sha1 and md5 are not accepted")
-    if not text.startswith("sha256/"):
-        raise ValueError("must be sha256/<base64>")
-    encoded = text.removeprefix("sha256/").removeprefix("/")
-    try:
-        digest = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("must be sha256/<base64>, and its base64 is malformed") from None
-    if len(digest) != 32:
-        raise ValueError(f"must be sha256/<base64> of 32 bytes, not {len(digest)}")
-    if base64.b64encode(digest).decode() != encoded:
-        raise ValueError("must be sha256/<base64> in canonical form")
-    return f"sha256/{encoded}"

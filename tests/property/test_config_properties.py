@@ -1,0 +1,224 @@
+"""Configuration: any text gives a Config or a ConfigError; templates expand to what they say."""
+
+import datetime
+
+import tomli_w
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from codingagents.rewrite.addresses import parse_host_port, parse_url
+from codingagents.rewrite.check import check_expiry, describe
+from codingagents.rewrite.config import Config, RemoteServer
+from codingagents.rewrite.parse import parse_config
+from codingagents.rewrite.placeholders import Placeholder, expand, expand_header, parse_template
+from codingagents.trust.errors import ConfigError
+from codingagents.trust.vocabulary import Secret, SecretName
+
+TODAY = datetime.date(2026, 11, 24)
+KNOWN = [
+    "mcp_servers",
+    "session",
+    "exec",
+    "model",
+    "url",
+    "command",
+    "args",
+    "env",
+    "sandbox",
+    "headers",
+    "http_headers",
+    "env_http_headers",
+    "bearer_token_env_var",
+    "connect_to",
+    "proxy",
+    "listen",
+    "client_auth",
+    "tls",
+    "pins",
+    "pin",
+    "spki",
+    "at",
+    "backup",
+    "expires",
+    "mode",
+    "credential_without_pin",
+    "ca",
+    "ca_file",
+    "server_name",
+    "min_version",
+    "client_cert",
+    "client_key",
+    "ca_overrides",
+    "limits",
+    "request_bytes",
+    "connections",
+    "idle_seconds",
+    "transport",
+    "allow_private",
+    "allow_plaintext",
+    "enabled",
+    "layers",
+    "exec_trap",
+    "network",
+    "agent",
+    "workspace",
+    "rules",
+    "allow",
+    "deny",
+    "role",
+    "argv",
+    "trees",
+    "write",
+    "memory",
+    "github",
+]
+scalars = (
+    st.sampled_from(
+        [
+            "https://a.example/mcp",
+            "http://127.0.0.1:1",
+            "https://[::1]/",
+            "http",
+            "https",
+            "enforce",
+            "off",
+            "host",
+            "custom",
+            "require",
+            "a.example",
+            "${T}",
+            "$$",
+            "secret:A",
+            "uid",
+            "bearer",
+            "/usr/**",
+            "a.example:443",
+            "leaf",
+            "observe",
+            "helpers",
+            "task",
+            "sha256/" + "A" * 43 + "=",
+            "sha256/" + "B" * 42 + "A=",
+        ]
+    )
+    | st.text(max_size=8)
+    | st.booleans()
+    | st.integers(-1, 2**40)
+    | st.floats()
+    | st.dates(datetime.date(2026, 1, 1), datetime.date(2028, 1, 1))
+    | st.datetimes()
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KNOWN) | st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+def server(fields: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
+    """One server that begins well and has random values below known keys."""
+    start = st.sampled_from([{"url": "https://a.example"}, {"command": "x"}, {}])
+    return st.builds(lambda a, b: {**a, **b}, start, st.dictionaries(st.sampled_from(KNOWN), fields, max_size=3))
+
+
+documents = st.fixed_dictionaries(
+    {"mcp_servers": st.dictionaries(st.sampled_from(["github", "x"]), server(values), max_size=2)},
+    optional={"session": values, "exec": values, "model": values},
+)
+
+
+def read(text: str) -> Config | None:
+    try:
+        config = parse_config(text, "c.toml")
+        check_expiry(config, TODAY)
+    except ConfigError as error:
+        message = str(error)
+        assert message.startswith("c.toml: ")
+        assert message.isprintable()
+        return None
+    describe(config)
+    return config
+
+
+@given(st.text(max_size=200))
+@example("a" * 100 + ".a" * 190)
+@example("[" * 5000)
+@example("a=" + "{a=" * 5000)
+@example('x = "\\ud800"')
+@example("\r")
+@example("a = 0001-01-01")
+def test_any_text_is_a_config_or_one_sentence(text: str) -> None:
+    read(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(documents)
+def test_any_document_is_a_config_or_one_sentence(document: dict[str, object]) -> None:
+    config = read(tomli_w.dumps(document))
+    if config is None:
+        return
+    for remote in config.servers:
+        if isinstance(remote, RemoteServer):
+            assert (remote.spec.tls is None) == (remote.spec.scheme == "http") == (remote.anchors is None)
+            tls = remote.spec.tls
+            assert not (remote.secrets and tls and tls.pin_mode != "enforce" and not tls.credential_without_pin)
+
+
+@given(st.text(st.sampled_from("abc019.:/[]@#?%-_$"), max_size=20))
+def test_an_accepted_url_means_the_same_when_read_again(rest: str) -> None:
+    try:
+        url = parse_url(f"https://{rest}")
+    except ValueError:
+        return
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    assert parse_url(f"https://{host}:{url.port}{url.path}") == url
+
+
+@given(st.text(st.sampled_from("abc019.:[]%-"), max_size=16))
+def test_an_accepted_address_is_canonical(text: str) -> None:
+    try:
+        address = parse_host_port(text)
+    except ValueError:
+        return
+    assert parse_host_port(address) == address
+
+
+names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True)
+# What a template is made of, and what it stands for.
+parts = st.one_of(
+    names.map(lambda name: (f"${{{name}}}", f"<{name}>")),
+    st.just(("$$", "$")),
+    st.text(st.characters(exclude_characters="$", exclude_categories=["Cs"]), max_size=5).map(
+        lambda text: (text, text)
+    ),
+)
+
+
+@given(st.lists(parts, max_size=6))
+def test_a_template_expands_part_by_part(pieces: list[tuple[str, str]]) -> None:
+    template = "".join(source for source, _ in pieces)
+    wanted = {part.name for part in parse_template(template) if isinstance(part, Placeholder)}
+    assert expand(template, {name: Secret(f"<{name}>") for name in wanted}) == "".join(value for _, value in pieces)
+
+
+@given(st.text(st.sampled_from("${}AB:-"), max_size=12))
+def test_no_unexplained_placeholder_survives(template: str) -> None:
+    """A template without `$$` never leaves a `${` in what it expands to."""
+    try:
+        value = expand(template, {SecretName(name): Secret("s") for name in ("A", "B", "AB", "BA", "AA", "BB")})
+    except ConfigError:
+        return
+    assert "$$" in template or "${" not in value
+
+
+@given(st.text(max_size=10).filter(bool))
+def test_a_header_value_is_one_line_of_ascii_or_refused(secret: str) -> None:
+    try:
+        value = expand_header("X", "${S}", {"S": Secret(secret)})
+    except ConfigError:
+        return
+    assert value.isascii()
+    assert value.replace("\t", " ").isprintable()
+    assert value == secret.strip(" \t")

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import trio
-from codingagents.rewrite.files import install_client_files
 
 from codingagents.rewrite.clients.base import Endpoint
 from codingagents.rewrite.clients.known import CLIENTS
+from codingagents.rewrite.files import install_client_files
 from codingagents.rewrite.specs import ControlCheckpoint, ControlLayers, SessionSecrets, SessionSpec
 from codingagents.supervisor import kernel, processes, rundirs, signals
 from codingagents.supervisor.confine_spec import ConfineSpec
@@ -60,7 +60,7 @@ class Parts:
 def run(parts: Parts, session_dir: str, control_fd: int | None, command: list[str]) -> int:
     """Run the session; see `session.main`."""
     spec = read_session_spec(session_dir)
-    return trio.run(Session(parts, spec, session_dir, control_fd, command or spec.command).run)
+    return trio.run(Session(parts, spec, session_dir, control_fd, list(command or spec.command)).run)
 
 
 def complain(sentence: str) -> None:
@@ -225,12 +225,18 @@ class Session:
             services.start_soon(keeper.run)
 
     def _install_clients(self, dirs: rundirs.RunDirs) -> dict[str, str]:
-        """Write every client's configuration; return the environment that makes clients read it."""
+        """Write every client's configuration; return the environment that makes clients read it.
+
+        A client that is told by arguments gets them where the command is that client and not a program around it.
+        """
         endpoints = [Endpoint(name=slot.remote.name, url=slot.url, bearer=slot.bearer) for slot in self._made.slots]
         environment: dict[str, str] = {}
         for client in CLIENTS.values():
             install_client_files(dirs.clients, client.render(endpoints, self._spec.codex_toml), self._spec.uids.agent)
-            environment |= client.switches(dirs.clients).environment
+            switches = client.switches(dirs.clients)
+            environment |= switches.environment
+            if self._spec.agent == client.NAME and os.path.basename(self._command[0]) == client.NAME:
+                self._command[1:1] = switches.arguments
         return environment
 
     def _confinement(self, dirs: rundirs.RunDirs, client_environment: Mapping[str, str]) -> ConfineSpec:

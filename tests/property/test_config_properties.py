@@ -1,6 +1,8 @@
 """Configuration: any text gives a Config or a ConfigError; templates expand to what they say."""
 
+import copy
 import datetime
+from typing import Any
 
 import tomli_w
 from hypothesis import example, given, settings
@@ -15,118 +17,142 @@ from codingagents.trust.errors import ConfigError
 from codingagents.trust.vocabulary import Secret, SecretName
 
 TODAY = datetime.date(2026, 11, 24)
-KNOWN = [
-    "mcp_servers",
-    "session",
-    "exec",
-    "model",
-    "url",
-    "command",
-    "args",
-    "env",
-    "sandbox",
-    "headers",
-    "http_headers",
-    "env_http_headers",
-    "bearer_token_env_var",
-    "connect_to",
-    "proxy",
-    "listen",
-    "client_auth",
-    "tls",
-    "pins",
-    "pin",
-    "spki",
-    "at",
-    "backup",
-    "expires",
-    "mode",
-    "credential_without_pin",
-    "ca",
-    "ca_file",
-    "server_name",
-    "min_version",
-    "client_cert",
-    "client_key",
-    "ca_overrides",
-    "limits",
-    "request_bytes",
-    "connections",
-    "idle_seconds",
-    "transport",
-    "allow_private",
-    "allow_plaintext",
-    "enabled",
-    "layers",
-    "exec_trap",
-    "network",
-    "agent",
-    "workspace",
-    "rules",
-    "allow",
-    "deny",
-    "role",
-    "argv",
-    "trees",
-    "write",
-    "memory",
-    "github",
-]
-scalars = (
-    st.sampled_from(
-        [
-            "https://a.example/mcp",
-            "http://127.0.0.1:1",
-            "https://[::1]/",
-            "http",
-            "https",
-            "enforce",
-            "off",
-            "host",
-            "custom",
-            "require",
-            "a.example",
-            "${T}",
-            "$$",
-            "secret:A",
-            "uid",
-            "bearer",
-            "/usr/**",
-            "a.example:443",
-            "leaf",
-            "observe",
-            "helpers",
-            "task",
-            "sha256/" + "A" * 43 + "=",
-            "sha256/" + "B" * 42 + "A=",
-        ]
-    )
+# Every key once, each with a value that is accepted.
+VALID: dict[str, Any] = {
+    "model": "m",
+    "mcp_servers": {
+        "github": {
+            "url": "https://a.example/mcp",
+            "bearer_token_env_var": "T",
+            "headers": {"X-A": "${K} $$"},
+            "http_headers": {"X-B": "1"},
+            "env_http_headers": {"X-C": "C"},
+            "connect_to": "192.0.2.1:8443",
+            "proxy": "http://p:1",
+            "listen": "http",
+            "transport": "http",
+            "client_auth": ["uid"],
+            "allow_private": False,
+            "allow_plaintext": False,
+            "enabled": True,
+            "required": True,
+            "tls": {
+                "ca": "custom",
+                "ca_file": "ca.pem",
+                "ca_overrides": ["x"],
+                "server_name": "b.example",
+                "min_version": "1.3",
+                "client_cert": "secret:A",
+                "client_key": "secret:B",
+                "pins": {
+                    "mode": "enforce",
+                    "expires": datetime.date(2027, 3, 1),
+                    "credential_without_pin": False,
+                    "pin": [
+                        {"spki": "sha256/" + "A" * 43 + "=", "at": "leaf", "note": "n"},
+                        {"spki": "sha256/" + "B" * 42 + "A=", "backup": True},
+                    ],
+                },
+            },
+            "limits": {
+                "request_bytes": 4096,
+                "header_bytes": 4096,
+                "connections": 1,
+                "connect_seconds": 1.5,
+                "idle_seconds": 2,
+            },
+        },
+        "play": {
+            "command": "npx",
+            "args": ["a"],
+            "env": {"A": "${E}"},
+            "cwd": "/",
+            "sandbox": {
+                "write": ["/tmp"],
+                "network": "none",
+                "memory": 2**30,
+                "pids": 5,
+                "seconds": 60,
+                "layers": {"userns": "prefer"},
+            },
+        },
+    },
+    "session": {
+        "agent": "claude",
+        "workspace": "/w",
+        "workspace_acl": True,
+        "network": "helpers",
+        "layers": {"exec_trap": "require"},
+    },
+    "exec": {"mode": "enforce", "rules": [{"allow": "/usr/**", "role": "task", "argv": ["git"]}], "trees": ["/usr"]},
+}
+
+
+def places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every path into `value` but the empty one."""
+    found = [path] if path else []
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return found + [place for key, below in items for place in places(below, (*path, key))]
+
+
+interesting = st.sampled_from(
+    [
+        "https://a.example/mcp",
+        "http://127.0.0.1:1",
+        "https://[::1]/",
+        "http://localhost",
+        "https",
+        "enforce",
+        "report",
+        "off",
+        "host",
+        "custom",
+        "pinned-only",
+        "a.example",
+        "${T}",
+        "${",
+        "$$",
+        "secret:A",
+        "uid",
+        "bearer",
+        "/usr/**",
+        "a.example:443",
+        "leaf",
+        "observe",
+        "helpers",
+        "task",
+    ]
+)
+values = st.recursive(
+    interesting
     | st.text(max_size=8)
     | st.booleans()
     | st.integers(-1, 2**40)
     | st.floats()
     | st.dates(datetime.date(2026, 1, 1), datetime.date(2028, 1, 1))
-    | st.datetimes()
-)
-values = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KNOWN) | st.text(max_size=3), inner, max_size=4)
-    ),
-    max_leaves=8,
+    | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
 )
 
 
-def server(fields: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
-    """One server that begins well and has random values below known keys."""
-    start = st.sampled_from([{"url": "https://a.example"}, {"command": "x"}, {}])
-    return st.builds(lambda a, b: {**a, **b}, start, st.dictionaries(st.sampled_from(KNOWN), fields, max_size=3))
-
-
-documents = st.fixed_dictionaries(
-    {"mcp_servers": st.dictionaries(st.sampled_from(["github", "x"]), server(values), max_size=2)},
-    optional={"session": values, "exec": values, "model": values},
-)
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    """A valid document with up to three places changed, removed or renamed."""
+    document = copy.deepcopy(VALID)
+    for _ in range(draw(st.integers(0, 3))):
+        *path, last = draw(st.sampled_from(places(document)))
+        parent: Any = document
+        for key in path:
+            parent = parent[key]
+        match draw(st.sampled_from(["change", "remove", "rename"])):
+            case "change":
+                parent[last] = draw(values)
+            case "remove":
+                del parent[last]
+            case "rename" if isinstance(parent, dict):
+                parent[draw(st.text(max_size=8))] = parent.pop(last)
+    return document
 
 
 def read(text: str) -> Config | None:
@@ -154,9 +180,10 @@ def test_any_text_is_a_config_or_one_sentence(text: str) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(documents)
+@given(documents())
 def test_any_document_is_a_config_or_one_sentence(document: dict[str, object]) -> None:
     config = read(tomli_w.dumps(document))
+    assert config is not None or document != VALID
     if config is None:
         return
     for remote in config.servers:

@@ -55,6 +55,7 @@ class Parts:
     children: Children
     stub: StubProcess
     zygote: ZygoteProcess
+    why_no_mounts: str  # "" in a mount namespace of our own
 
 
 def run(parts: Parts, session_dir: str, control_fd: int | None, command: list[str]) -> int:
@@ -141,7 +142,9 @@ class Session:
         uids = self._spec.uids
         log.append(self._started())
         engine_seccomp = kernel.status_fields().get("Seccomp", "0")
-        self._made.dirs = dirs = rundirs.prepare(agent_uid=uids.agent, agent_gid=uids.agent)
+        self._made.dirs = dirs = rundirs.prepare(
+            why_plain=self._parts.why_no_mounts, agent_uid=uids.agent, agent_gid=uids.agent
+        )
         self._start_helpers(services, zygote, log, granted)
         environment = self._install_clients(dirs)
         await trio.lowlevel.checkpoint()

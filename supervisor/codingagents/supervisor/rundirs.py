@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import Final
 
-from codingagents.supervisor import kernel
+from codingagents.supervisor import kernel, namespaces
 from codingagents.trust.errors import ProcessError
 
 ROOT: Final = "/run/coding-agents"
@@ -60,9 +60,12 @@ class RunDirs:
         self.made.clear()
 
 
-def prepare(*, agent_uid: int, agent_gid: int) -> RunDirs:
-    """Make all directories; `ProcessError` where one cannot be had or something foreign stands in its place."""
-    dirs = RunDirs(why_plain=_own_mount_namespace())
+def prepare(*, why_plain: str, agent_uid: int, agent_gid: int) -> RunDirs:
+    """Make all directories; `ProcessError` where one cannot be had or something foreign stands in its place.
+
+    `why_plain` is what `namespaces.enter_mount_namespace` returned.
+    """
+    dirs = RunDirs(why_plain=why_plain)
     for path, options, flags in _MOUNTS:
         if not dirs.why_plain:
             os.makedirs(path, exist_ok=True)
@@ -87,7 +90,7 @@ def write_probe_file(path: str) -> str:
 
 def try_mounting() -> str:
     """Move this process to a mount namespace of its own with a tmpfs on /run; return "" or why that cannot be."""
-    if why := _own_mount_namespace():
+    if why := namespaces.enter_mount_namespace():
         return why
     try:
         kernel.mount("coding-agents", "/run", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV)
@@ -103,19 +106,6 @@ def apparmor_label() -> str:
             return file.read().strip("\0\n")
     except OSError:
         return ""
-
-
-def _own_mount_namespace() -> str:
-    """Enter a private mount namespace, with a /proc of this PID namespace; return "" or why not."""
-    try:
-        kernel.unshare(kernel.CLONE_NEWNS)
-        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-        if os.readlink("/proc/self") != str(os.getpid()):
-            flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-            kernel.mount("proc", "/proc", "proc", flags)
-    except OSError as error:
-        return errno.errorcode.get(error.errno or 0, "?")
-    return ""
 
 
 def _make_plain(dirs: RunDirs, path: str, mode: int) -> None:

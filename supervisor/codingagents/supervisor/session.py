@@ -5,7 +5,7 @@ Signals are blocked all the while (`__main__` did that), so that a stop during s
 
 from __future__ import annotations
 
-from codingagents.supervisor import processes, signals, terminal_handover
+from codingagents.supervisor import namespaces, processes, signals, terminal_handover
 from codingagents.supervisor.early import StubProcess, ZygoteProcess
 
 
@@ -17,6 +17,7 @@ def main(session_dir: str, control_fd: int | None, command: list[str]) -> int:
     """
     # The launcher blocks signals around our start; that is no inheritance for the session's own processes.
     signals.inherit_nothing()
+    why_no_mounts = namespaces.enter_mount_namespace()
     children = processes.Children()
     if not processes.is_pid1():
         processes.set_subreaper()
@@ -28,4 +29,4 @@ def main(session_dir: str, control_fd: int | None, command: list[str]) -> int:
 
     from codingagents.supervisor import boot  # noqa: PLC0415 -- trio and the rest load while both children start
 
-    return boot.run(boot.Parts(children=children, stub=stub, zygote=zygote), session_dir, control_fd, command)
+    return boot.run(boot.Parts(children, stub, zygote, why_no_mounts), session_dir, control_fd, command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 _TOP_LEVEL = """
     agents allow_login_shell allow_symlinked_codex_home analytics approval_policy approvals_reviewer apps
-    apps_mcp_product_sku audio auto_review auto_shake background_terminal_max_timeout browser_use chatgpt_base_url
+    apps_mcp_product_sku audio auto_review background_terminal_max_timeout browser_use chatgpt_base_url
     check_for_update_on_startup cli_auth_credentials_store compact_prompt computer_use default_permissions desktop
     developer_instructions disable_paste_burst experimental_compact_prompt_file
     experimental_realtime_start_instructions experimental_realtime_webrtc_call_base_url

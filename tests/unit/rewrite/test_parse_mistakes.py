@@ -114,6 +114,14 @@ MISTAKES = {
         '[mcp_servers.x]\nurl = "http://127.0.0.1:1/"\nallow_plaintext = true\nconnect_to = "203.0.113.1:80"',
         "[mcp_servers.x] connect_to needs an https URL",
     ),
+    "http through a proxy": (
+        '[mcp_servers.x]\nurl = "http://127.0.0.1:1/"\nallow_plaintext = true\nproxy = "http://p:1"',
+        "[mcp_servers.x] proxy needs an https URL",
+    ),
+    "a text of 5000 characters": (
+        GITHUB + f'connect_to = "{"a" * 5000}"',
+        "[mcp_servers.github] connect_to is over 4096 characters",
+    ),
     "http with tls": (
         '[mcp_servers.x]\nurl = "http://127.0.0.1:1/"\nallow_plaintext = true\ntls = {}',
         "[mcp_servers.x] tls has no meaning for an http URL; remove it or use https",

@@ -205,4 +205,8 @@ def test_description_names_every_server_and_no_value() -> None:
     assert rows[1].target == "http://127.0.0.1:9/mcp"
     assert rows[1].trust == "plain text, loopback"
     assert rows[2].secrets == ("NOT_NEEDED",)
+    (bare,) = describe(
+        parse_config('[mcp_servers.x]\nurl = "https://[2001:db8::1]:8443"\ntls = { server_name = "a" }', "c")
+    )
+    assert (bare.target, bare.trust) == ("https://[2001:db8::1]:8443/", "host, no pins")
     assert msgspec.json.encode(rows)

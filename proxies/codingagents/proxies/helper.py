@@ -1,8 +1,8 @@
 """ENTRY: one helper process, from its channel to its end: reads the spec, drops everything, serves, drains.
 
 Called in a clone of the zygote (`codingagents.proxies.zygote`), with two descriptors and nothing else. Holds the
-upstream credential in memory only. EOF on the channel ends the process at once; SIGTERM lets requests in flight finish first.
-Decides nothing about requests: `relay`, `gate` and `heads` do.
+upstream credential in memory only. EOF on the channel ends the process at once; SIGTERM lets requests in flight finish
+first. Decides nothing about requests: `relay`, `gate` and `heads` do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import encodings.idna  # noqa: F401 -- getaddrinfo loads it at the first dial, w
 import os
 import signal
 import socket
-import ssl
 from typing import NoReturn
 
 import uvloop
@@ -25,6 +24,7 @@ from codingagents.rewrite.specs import HelperSpec
 from codingagents.trust import wire
 from codingagents.trust.errors import AgentError, WireError
 from codingagents.trust.facts import Failed, Ready
+from codingagents.trust.selftest import self_test
 
 DRAIN_SECONDS = 5.0
 EXIT_FAILED = 1
@@ -32,11 +32,14 @@ _MAX_REASON = 500
 
 
 def preload() -> None:
-    """Do once, in the zygote, what every helper would do for itself: build decoders, load what is loaded lazily."""
+    """Do once, in the zygote, what every helper would do: build decoders, try the pin check, load what loads late.
+
+    Raises `TrustError` where this machine's TLS library does not refuse a wrong pin: no helper may serve then.
+    """
     with contextlib.suppress(WireError):
         wire.decode(HelperSpec, b"{}")
     wire.encode(Ready(open_fds=[]))
-    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    self_test()
 
 
 def report_failure(channel: int, error: BaseException) -> None:

@@ -1,39 +1,213 @@
-"""SHELL: the helper's listening side."""
+"""SHELL: the helper's listening side: accepts clients, gives each a `Relay`, executes what it decides.
+
+No decision about content here. One timer for all connections: relays say when they want to be looked at (`deadline`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime
 import socket
+import time
+from collections.abc import Callable
 from typing import cast
 
+from codingagents.proxies.credentials import attach
+from codingagents.proxies.errors import render
 from codingagents.proxies.facts_out import FactsOut
-from codingagents.rewrite.specs import HelperSpec
+from codingagents.proxies.gate import Gate, Route
+from codingagents.proxies.heads import RequestHeads, ResponseHeads
+from codingagents.proxies.peer_uid import Address, PeerUid, allowed
+from codingagents.proxies.relay import HEAD_SECONDS, Relay
+from codingagents.proxies.surroundings import RelayConfig
+from codingagents.proxies.upstream import Connection, DialFailed, Upstream
+from codingagents.rewrite.specs import HelperSpec, RemoteSpec, TlsSpec
+from codingagents.trust.context import PinnedContext, pinned_context
+from codingagents.trust.facts import AnyFact, Refused
+from codingagents.trust.pins import parse_pin, pinning
 
-_NOT_YET = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-
-
-class _Client(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        client = cast("asyncio.Transport", transport)  # uvloop's transports derive from no class of asyncio
-        client.write(_NOT_YET)
-        client.close()
+_BACKLOG = 512
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_SWEEP_SECONDS = 5.0  # the resolution of idle deadlines, where no shorter limit is set
 
 
 class Server:
-    """Accepts clients on the inherited socket."""
+    """The helper's socket and everything behind it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, spec: HelperSpec, facts: FactsOut) -> None:
-        """Prepare everything that can fail before the first client."""
-        self._loop = loop
-        self._spec = spec
-        self._facts = facts
+    def __init__(self, loop: asyncio.AbstractEventLoop, spec: HelperSpec, out: FactsOut) -> None:
+        """Prepare all that can fail (`ConfigError`, `TrustError`) before the first client."""
+        remote = spec.remote
+        self.loop = loop
+        self.facts = out
+        self._limits = remote.limits
+        self._agent_uid = spec.agent_uid
+        self._context = None if remote.tls is None else _context(remote.tls)
+        self.upstream = Upstream(loop, remote, self._context, out)
+        self.config = self._relay_config(spec)
+        self._peers = PeerUid() if self.config.gate.wants_uid else None
+        self._clients: set[_Client] = set()
+        self._all_gone = asyncio.Event()
         self._server: asyncio.Server | None = None
+        self._sweep_seconds = min(_SWEEP_SECONDS, HEAD_SECONDS / 4, remote.limits.idle_seconds / 4)
+        self._sweeping = False
+
+    def _relay_config(self, spec: HelperSpec) -> RelayConfig:
+        remote = spec.remote
+        attached = attach(remote.headers, spec.secrets)
+        always = f"Host: {_authority(remote)}\r\n".encode("ascii") + attached.plain
+        route = Route(remote.path, whole_origin=remote.transport == "sse")
+        return RelayConfig(
+            server=remote.name,
+            gate=Gate(spec.listen_port, spec.bearer, remote.client_auth),
+            requests=RequestHeads(frozenset(h.name.lower().encode("ascii") for h in remote.headers), route.judge),
+            responses=ResponseHeads(),
+            limits=remote.limits,
+            always=always,
+            attached=always + attached.secret,
+            credential=attached.description,
+            refusal=self._expiry(remote.tls),
+        )
+
+    def _expiry(self, tls: TlsSpec | None) -> Callable[[], str | None]:
+        """Return what every request asks: a code where the pins are past their date."""
+        if self._context is None or tls is None or tls.pins_expire is None or not self._context.pinning.inspects:
+            return lambda: None
+        last_day = datetime.date.fromisoformat(tls.pins_expire)
+        end = datetime.datetime.combine(last_day, datetime.time.max, datetime.UTC).timestamp()
+
+        def expired() -> str | None:
+            if time.time() <= end:
+                return None
+            self.upstream.close_idle(all_of_them=True)
+            return "pins_expired"
+
+        return expired
 
     async def start(self, listener: socket.socket) -> None:
         """Accept from now on."""
-        self._server = await self._loop.create_server(_Client, sock=listener)
+        self._server = await self.loop.create_server(lambda: _Client(self), sock=listener, backlog=_BACKLOG)
 
     async def drain(self, seconds: float) -> None:
-        """Accept no more, and wait for what is in flight, `seconds` at most."""
+        """Accept no more, let what is in flight finish within `seconds`, then break off the rest."""
         if self._server is not None:
             self._server.close()
+        for client in list(self._clients):
+            client.relay.drain()
+        if self._clients:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), seconds)
+        for client in list(self._clients):
+            client.relay.client_closed()
+        self.upstream.close_idle(all_of_them=True)
+
+    def admit(self, client: _Client) -> bool:
+        """Count `client` in, or say that there are too many."""
+        if len(self._clients) >= self._limits.connections:
+            return False
+        self._clients.add(client)
+        self._all_gone.clear()
+        if not self._sweeping:
+            self._sweeping = True
+            self.loop.call_later(self._sweep_seconds, self._sweep)
+        return True
+
+    def discharge(self, client: _Client) -> None:
+        """Count `client` out."""
+        self._clients.discard(client)
+        if not self._clients:
+            self._all_gone.set()
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for client in list(self._clients):
+            client.relay.tick(now)
+        self.upstream.close_idle()
+        self._sweeping = bool(self._clients)
+        if self._sweeping:
+            self.loop.call_later(self._sweep_seconds, self._sweep)
+
+    def peer(self, client: Address, server: Address) -> tuple[bool, int | None]:
+        """Ask the kernel who `client` is."""
+        owner = self._peers.owner(client, server) if self._peers is not None else None
+        return allowed(owner, self._agent_uid), None if owner is None or not owner.inode else owner.uid
+
+
+class _Client(asyncio.Protocol):
+    """One client connection. Is the relay's `Surroundings`; its `ClientEnd` is the transport itself."""
+
+    relay: Relay
+    emit: Callable[[AnyFact], None]
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._dial: asyncio.Task[None] | None = None
+        self._admitted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's derive from no class of asyncio
+        self.emit = self._server.facts.put
+        self.relay = Relay(self._server.config, self._transport, self, self._server.loop.time)
+        self._admitted = self._server.admit(self)
+        if not self._admitted:
+            self.emit(Refused(reason="too_many_connections", peer_user_id=None))
+            self._transport.write(render("too_many_connections", self._server.config.server, close=True))
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._admitted:
+            self.relay.client_data(data)
+
+    def eof_received(self) -> None:
+        self.relay.client_closed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.relay.client_closed()
+        self._server.discharge(self)
+
+    def pause_writing(self) -> None:
+        self.relay.client_full(True)
+
+    def resume_writing(self) -> None:
+        self.relay.client_full(False)
+
+    def peer(self) -> tuple[bool, int | None]:
+        return self._server.peer(self._transport.get_extra_info("peername"), self._transport.get_extra_info("sockname"))
+
+    def connect(self, *, fresh: bool) -> Connection | None:
+        connection = None if fresh else self._server.upstream.take()
+        if connection is None:
+            self._dial = self._server.loop.create_task(self._dial_for_relay())
+        else:
+            connection.owner = self.relay
+        return connection
+
+    async def _dial_for_relay(self) -> None:
+        try:
+            connection = await self._server.upstream.dial()
+        except DialFailed as failure:
+            self.relay.upstream_failed(failure.code)
+            return
+        connection.owner = self.relay
+        self.relay.upstream_ready(connection)
+
+    def cancel_connect(self) -> None:
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+
+
+def _context(tls: TlsSpec) -> PinnedContext:
+    """Return the upstream's TLS context; `ConfigError` or `TrustError` where pins or anchors cannot do their job."""
+    rules = pinning(
+        tls.pin_mode,
+        [parse_pin(pin.spki, pin.at) for pin in tls.pins],
+        expires=None if tls.pins_expire is None else datetime.date.fromisoformat(tls.pins_expire),
+        credential_without_pin=tls.credential_without_pin,
+    )
+    return pinned_context(tls.anchors_pem, rules, min_version=tls.min_version, pinned_only=tls.store == "pinned-only")
+
+
+def _authority(remote: RemoteSpec) -> str:
+    host = f"[{remote.host}]" if ":" in remote.host else remote.host
+    return host if remote.port == _DEFAULT_PORTS[remote.scheme] else f"{host}:{remote.port}"

@@ -72,7 +72,7 @@ def _become_helper(server: str, channel: int, listener: int) -> NoReturn:
 
 
 def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
-    """Return one message and its descriptors; (b"", []) is EOF. A cut message raises `WireError`, its descriptors closed."""
+    """Return a message and its descriptors; (b"", []) is EOF. A cut message: `WireError`, its descriptors closed."""
     data, ancillary, flags, _ = control.recvmsg(_MAX_REQUEST, socket.CMSG_SPACE(8 * 4), socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, payload in ancillary:

@@ -1,0 +1,156 @@
+"""Real helper processes for integration tests and benchmarks: a zygote, helpers cloned by it, their facts.
+
+with Zygote() as zygote, Helper(zygote, remote) as helper:
+    helper.request(b"GET /mcp HTTP/1.1\\r\\n…")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Self, TypeVar
+
+from codingagents.rewrite.specs import Cloned, CloneRequest, HelperSpec, RemoteSpec
+from codingagents.trust import facts, wire
+from codingagents.trust.vocabulary import Secret
+
+PATIENCE = 10.0  # seconds; only a failing test waits that long
+HELPER_UID = 58011  # no account of a Debian or Ubuntu machine has it
+BEARER = "local-bearer-of-this-test"
+TOKEN = "upstream-token-of-this-test"
+
+_Fact = TypeVar("_Fact", bound=facts.Fact)
+
+
+class Zygote:
+    """The zygote process and our end of its socket."""
+
+    def __init__(self, prefix: tuple[str, ...] = ()) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [
+                    *(*prefix, sys.executable, "-I", "-m", "codingagents.proxies.zygote"),
+                    *("--fd", str(theirs.fileno())),
+                ],
+                pass_fds=[theirs.fileno()],
+                env={},
+            )
+        self.socket = ours
+
+    def clone(self, server: str, *descriptors: int) -> tuple[Cloned, list[int]]:
+        socket.send_fds(self.socket, [wire.encode(CloneRequest(server=server))], descriptors)
+        return self.answer()
+
+    def answer(self) -> tuple[Cloned, list[int]]:
+        data, received, _, _ = socket.recv_fds(self.socket, 4096, 4)
+        cloned: Cloned = wire.decode(Cloned, data)
+        return cloned, list(received)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        assert self.process.wait(PATIENCE) == 0
+
+
+class Helper:
+    """One helper process, made as the supervisor makes it."""
+
+    def __init__(self, zygote: Zygote, remote: RemoteSpec, *, start: bool = True, **spec: Any) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.channel, theirs = socket.socketpair()
+        with theirs:
+            cloned, descriptors = zygote.clone(remote.name, theirs.fileno(), self.listener.fileno())
+        assert cloned.pid is not None, cloned.error
+        self.pid = cloned.pid
+        (self.pidfd,) = descriptors
+        self._lines = wire.LineBuffer()
+        self._facts: list[facts.AnyFact] = []
+        self.status: int | None = None
+        if start:
+            self.send_spec(remote, **spec)
+            self.ready = self.fact(facts.Ready)
+
+    def send_spec(self, remote: RemoteSpec, **changes: Any) -> None:
+        fields: dict[str, Any] = {
+            "remote": remote, "uid": HELPER_UID, "gid": HELPER_UID, "agent_uid": os.getuid(), "listen_port": self.port,
+            "bearer": Secret(BEARER), "secrets": {"TOKEN": Secret(TOKEN)},
+        }  # fmt: skip
+        self.channel.sendall(wire.encode(HelperSpec(**fields | changes), reveal_secrets=True))
+
+    def fact(self, kind: type[_Fact]) -> _Fact:
+        """Return the next fact of `kind`, dropping those before it."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            while self._facts:
+                found: Any = self._facts.pop(0)
+                if isinstance(found, kind):
+                    return found
+            readable, _, _ = select.select([self.channel], [], [], max(0, deadline - time.monotonic()))
+            assert readable, f"no {kind.__name__} fact"
+            data = self.channel.recv(1 << 16)
+            assert data, f"the helper ended before a {kind.__name__} fact"
+            self._facts += [wire.decode(facts.AnyFact, line) for line in self._lines.feed(data)]
+
+    def signal(self, number: signal.Signals) -> None:
+        signal.pidfd_send_signal(self.pidfd, number)
+
+    def wait(self) -> int:
+        """Return the exit code, negative for a signal, as the supervisor would get it from its own child."""
+        if self.status is None:
+            readable, _, _ = select.select([self.pidfd], [], [], PATIENCE)
+            assert readable, "the helper does not end"
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.status
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return client
+
+    def head(
+        self, first: str = "POST /mcp HTTP/1.1", *more: str, bearer: str = BEARER, length: int | None = None
+    ) -> bytes:
+        lines = [first, f"Host: 127.0.0.1:{self.port}", f"Authorization: Bearer {bearer}", *more]
+        if length is not None:
+            lines.append(f"Content-Length: {length}")
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            if self.status is None and not select.select([self.pidfd], [], [], PATIENCE)[0]:
+                self.signal(signal.SIGKILL)
+        self.wait()
+        os.close(self.pidfd)
+        self.listener.close()
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Return everything until the end of the stream."""
+    pieces = iter(lambda: client.recv(1 << 16), b"")
+    return b"".join(pieces)
+
+
+@contextlib.contextmanager
+def closing_children() -> Iterator[None]:
+    """Assert that the block left no child of ours behind."""
+    yield
+    try:
+        left = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return
+    assert left is None, f"a child was not waited for: {left}"

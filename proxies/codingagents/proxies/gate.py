@@ -1,0 +1,89 @@
+"""CORE: the local gate: is this caller one that the helper serves? Nothing upstream is contacted before it says yes.
+
+Decides from a parsed head and from what the kernel said about the peer; does no I/O and no parsing. Every refusal is
+a code of `errors.ANSWERS`. The checks stand in the order of what they give away: a web page (DNS rebinding) learns
+nothing about the bearer, another user nothing about the paths.
+"""
+
+from __future__ import annotations
+
+import hmac
+import urllib.parse
+from collections.abc import Sequence
+
+from codingagents.proxies.heads import RequestHead
+from codingagents.rewrite.specs import ClientAuth
+from codingagents.trust.vocabulary import Secret
+
+_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_SCHEME = b"bearer "
+_DECODINGS = 3  # times a path may be percent-encoded and still be understood
+
+
+class Gate:
+    """The gate of one helper."""
+
+    def __init__(self, port: int, bearer: Secret, client_auth: Sequence[ClientAuth]) -> None:
+        """Serve callers that name `port`, and for whom everything in `client_auth` holds."""
+        authorities = [f"{host}:{port}" for host in _HOSTS] + (list(_HOSTS) if port == 80 else [])
+        self._hosts = frozenset(authority.encode("ascii") for authority in authorities)
+        self._origins = frozenset(b"http://" + host for host in self._hosts)
+        self._bearer = bearer.reveal().encode("utf-8")
+        self._wants_bearer = "bearer" in client_auth
+        self.wants_uid = "uid" in client_auth
+
+    def check(self, head: RequestHead, peer_allowed: bool) -> str | None:
+        """Return None to let the request through, or the code of its refusal."""
+        if head.host.lower() not in self._hosts:
+            return "host_refused"
+        if head.origin is not None and head.origin.lower() not in self._origins:
+            return "origin_refused"
+        if self.wants_uid and not peer_allowed:
+            return "uid_refused"
+        if head.path_refusal == "well_known":
+            return "well_known"
+        if self._wants_bearer and not self._holds_bearer(head.authorization):
+            return "bearer_refused"
+        return head.path_refusal
+
+    def _holds_bearer(self, authorization: bytes | None) -> bool:
+        if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
+            return False
+        return hmac.compare_digest(authorization[len(_SCHEME) :].strip(b" "), self._bearer)
+
+
+class Route:
+    """The one part of the upstream that a helper's credential is for: a path and everything beneath it."""
+
+    def __init__(self, path: str, *, whole_origin: bool) -> None:
+        """`path` is that of the server's URL, query allowed.
+
+        With `whole_origin` any path fits: a legacy SSE server names its endpoint only later.
+        """
+        self._path = path.split("?", 1)[0].encode("ascii")
+        self._beneath = self._path if self._path.endswith(b"/") else self._path + b"/"
+        self._whole_origin = whole_origin
+
+    def judge(self, target: bytes) -> str | None:
+        """Return None where `target`, an origin-form request target, is on the route, else a code."""
+        path = target.split(b"?", 1)[0]
+        if path.startswith(b"/.well-known/"):
+            return "well_known"
+        if _climbs(path):
+            return "bad_path"
+        if self._whole_origin or path == self._path or path.startswith(self._beneath):
+            return None
+        return "outside_route"
+
+
+def _climbs(path: bytes) -> bool:
+    """Say whether some server could read a `.` or `..` segment in `path`, however it is encoded."""
+    for _ in range(_DECODINGS):
+        segments = path.replace(b"\\", b"/").split(b"/")
+        if any(segment.split(b";", 1)[0] in (b".", b"..") for segment in segments):
+            return True
+        decoded = urllib.parse.unquote_to_bytes(path)
+        if decoded == path:
+            return False
+        path = decoded
+    return True

@@ -1,0 +1,106 @@
+"""Who is at the other end of a loopback TCP connection, as the kernel tells it: CORE parsing, and one SHELL class.
+
+NETLINK_SOCK_DIAG (sock_diag(7)) is asked for the *client's* socket. The kernel answers inside the sendto call, so the
+answer is there when it returns, and one that is not there counts as a refusal. Only an established socket that still
+belongs to a process has an owner to speak of: the kernel reports UID 0 and inode 0 for one whose process has closed
+it, so every other state is refused, root or not. An answer holds for the network namespace that the netlink socket was
+opened in.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import NamedTuple
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLMSG_ERROR = 2
+_NLM_F_REQUEST = 1
+_TCP_ESTABLISHED = 1
+_ALL_STATES = 0xFFFFFFFF
+_NO_COOKIE = b"\xff" * 8
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
+# inet_diag_req_v2: family, protocol, extensions, padding, states, then inet_diag_sockid
+_REQUEST = struct.Struct("=BBBxI")
+_PORTS = struct.Struct("!HH")
+# inet_diag_msg after its sockid: expires, rqueue, wqueue, uid, inode
+_TAIL = struct.Struct("=IIIII")
+_SOCKID_BYTES = 48
+_ADDRESS_BYTES = 16
+
+Address = tuple[str, int]
+
+
+class Owner(NamedTuple):
+    """What the kernel says of a socket."""
+
+    established: bool
+    uid: int
+    inode: int
+
+
+def question(client: Address, server: Address, sequence: int) -> bytes:
+    """Return the netlink message that asks for the IPv4 TCP socket at `client` that is connected to `server`."""
+    body = (
+        _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, _ALL_STATES)
+        + _sockid(client, server)
+        + bytes(4)  # interface: any
+        + _NO_COOKIE
+    )
+    return _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, sequence, 0) + body
+
+
+def _sockid(client: Address, server: Address) -> bytes:
+    addresses = b"".join(socket.inet_aton(host).ljust(_ADDRESS_BYTES, b"\0") for host, _ in (client, server))
+    return _PORTS.pack(client[1], server[1]) + addresses
+
+
+def parse_answer(data: bytes, client: Address, server: Address, sequence: int) -> Owner | None:
+    """Return the owner that `data` names; None for an error (no such socket), nonsense, or another question's."""
+    if len(data) < _HEADER.size + 4 + _SOCKID_BYTES + _TAIL.size:
+        return None
+    _, kind, _, answered, _ = _HEADER.unpack_from(data)
+    if kind != _SOCK_DIAG_BY_FAMILY or answered != sequence:
+        return None
+    family, state = data[_HEADER.size], data[_HEADER.size + 1]
+    at = _HEADER.size + 4
+    sockid = _sockid(client, server)
+    if family != socket.AF_INET or data[at : at + len(sockid)] != sockid:
+        return None
+    _, _, _, uid, inode = _TAIL.unpack_from(data, at + _SOCKID_BYTES)
+    return Owner(state == _TCP_ESTABLISHED, uid, inode)
+
+
+def allowed(owner: Owner | None, expected_uid: int) -> bool:
+    """Say whether the uid gate lets `owner` through."""
+    return owner is not None and owner.established and owner.inode != 0 and owner.uid == expected_uid
+
+
+class PeerUid:
+    """Asks the kernel; holds one netlink socket."""
+
+    def __init__(self) -> None:
+        """Open the socket in the network namespace of this process; needs no privilege."""
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_SOCK_DIAG
+        )
+        self._socket.connect((0, 0))  # the kernel; nobody else can answer
+        self._sequence = 0
+
+    def owner(self, client: Address, server: Address) -> Owner | None:
+        """Return who owns the socket at `client`, or None where the kernel does not say so at once."""
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        try:
+            self._socket.send(question(client, server, self._sequence))
+            while data := self._socket.recv(8192):
+                if len(data) >= _HEADER.size and _HEADER.unpack_from(data)[3] == self._sequence:
+                    return parse_answer(data, client, server, self._sequence)
+        except OSError:
+            return None
+        return None
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

@@ -53,3 +53,17 @@ def test_it_fails_where_the_request_does_not_arrive() -> None:
 
     with pytest.raises(TrustError, match="did not get what was sent"):
         self_test(silent)
+
+
+def test_a_handshake_that_never_ends_is_a_failure() -> None:
+    class Stalled(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            raise ssl.SSLWantReadError
+
+    def stalled(pem: str, pins: Pinning) -> ssl.SSLContext:
+        context = unpinned(pem, pins)
+        context.sslobject_class = Stalled
+        return context
+
+    with pytest.raises(TrustError, match="right pin was refused"):
+        self_test(stalled)

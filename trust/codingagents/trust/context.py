@@ -139,7 +139,7 @@ def _verified_path(connection: ssl.SSLObject) -> list[bytes]:
     The method is public from Python 3.13; before, the same C method is reached through a private attribute and
     returns certificate objects.
     """
-    if sys.version_info >= (3, 13):
+    if sys.version_info >= (3, 13):  # pragma: no cover -- the other branch, on the other interpreter
         return [bytes(each) for each in connection.get_verified_chain() or ()]
     import _ssl  # noqa: PLC0415 -- private to the branch that needs its constant
 

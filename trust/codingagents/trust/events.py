@@ -8,6 +8,7 @@ lists or objects of these, so that sorted compact JSON is RFC 8785 canonical. By
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,8 @@ import msgspec
 from codingagents.trust.wire import Message
 
 TYPE_PREFIX = "dev.codingagents."
+
+_ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
 class Event(Message, frozen=True, kw_only=True, tag_field="kind"):
@@ -230,19 +233,7 @@ def escape_bytes(raw: bytes) -> str:
 
 def unescape_bytes(text: str) -> bytes:
     r"""Return the bytes that `escape_bytes` was given; `ValueError` for text it cannot have made."""
-    out = bytearray()
-    pieces = text.split("\\")
-    out += pieces[0].encode()
-    index = 1
-    while index < len(pieces):
-        piece = pieces[index]
-        if piece == "" and index + 1 < len(pieces):
-            out += b"\\" + pieces[index + 1].encode()
-            index += 2
-            continue
-        if len(piece) < 3 or piece[0] != "x":
-            raise ValueError("not escaped by escape_bytes")
-        out.append(int(piece[1:3], 16))
-        out += piece[3:].encode()
-        index += 1
-    return bytes(out)
+    raw = _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", text.encode())
+    if escape_bytes(raw) != text:
+        raise ValueError("not escaped by escape_bytes")
+    return raw

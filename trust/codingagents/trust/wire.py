@@ -30,6 +30,8 @@ def _encode_secret(value: object) -> str:
 
 def _decode_secret(kind: type, value: Any) -> Any:  # noqa: ANN401 -- msgspec's own hook signature
     if kind is Secret and isinstance(value, str):
+        if not value:
+            raise ValueError("a secret must not be empty")
         return Secret(value)
     raise TypeError("unexpected type on the wire")
 
@@ -45,7 +47,10 @@ def encode(message: object, *, reveal_secrets: bool = False) -> bytes:
     A message that holds a `Secret` needs `reveal_secrets=True`: it is only for a channel whose other end is
     the process that the secret is for. Otherwise `TypeError`: that is a bug, not bad data.
     """
-    line = (_REVEALING if reveal_secrets else _PLAIN).encode(message) + b"\n"
+    try:
+        line = (_REVEALING if reveal_secrets else _PLAIN).encode(message) + b"\n"
+    except UnicodeEncodeError:
+        raise WireError(f"a message {type(message).__name__} holds text that is not UTF-8") from None
     if len(line) > MAX_LINE:
         raise WireError(f"a message of {len(line)} bytes is over the limit of {MAX_LINE}")
     return line
@@ -63,6 +68,8 @@ def decode(kind: type[_T] | Any, line: bytes | bytearray | memoryview) -> _T:  #
     except msgspec.DecodeError as error:
         # msgspec names the path and the expected type, never the value: safe to show.
         raise WireError(f"malformed message: {error}") from None
+    except UnicodeDecodeError:
+        raise WireError("malformed message: not UTF-8") from None
     except RecursionError:
         raise WireError("malformed message: nested too deeply") from None
     return result

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -88,16 +89,23 @@ def test_a_signal_reaches_the_whole_group(mode: Mode) -> None:
         assert init.wait() == 4
 
 
+SLOW_START = """
+import sys
+from codingagents.supervisor import signals
+signals.block_all()  # as the entry does first
+print("blocked", flush=True)
+sys.stdin.read()  # stands for slow imports
+from codingagents.supervisor.__main__ import main
+sys.exit(main(["init", "--", "sleep", "60"]))
+"""
+
+
 @every_mode
 def test_a_signal_sent_during_start_up_is_not_lost(mode: Mode) -> None:
     """From the first statement on signals stay pending until the child is there to get them."""
-    with mode.start([*INIT, "--", "sh", "-c", "sleep 60"]) as init:
-
-        def blocks_signals() -> bool:
-            with open(f"/proc/{init.pid}/status") as file:
-                mask = next(line.split()[1] for line in file if line.startswith("SigBlk"))
-            return bool(int(mask, 16) >> signal.SIGUSR1 - 1 & 1)  # unshare itself blocks TERM for a moment
-
-        wait_until(blocks_signals, "init blocks signals")
+    with mode.start([sys.executable, "-I", "-c", SLOW_START], stdin=subprocess.PIPE) as init:
+        assert init.line() == "blocked"
         init.signal(signal.SIGTERM)
+        assert init.process.stdin is not None
+        init.process.stdin.close()
         assert init.wait() == 128 + signal.SIGTERM

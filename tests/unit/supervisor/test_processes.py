@@ -5,7 +5,7 @@ import os
 import re
 import select
 import signal
-import subprocess  # noqa: TID251 -- makes the orphans and foreign children that the module must cope with
+import subprocess
 import sys
 import threading
 import time

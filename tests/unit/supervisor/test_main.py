@@ -1,0 +1,83 @@
+"""The container's entry, run as the image runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codingagents.supervisor import __main__ as entry
+
+PROGRAM = (sys.executable, "-I", "-m", "codingagents.supervisor")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, check=False, timeout=10)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["init", "--help"]])
+def test_help_is_printed_and_ends_well(arguments: list[str]) -> None:
+    """Asking is no error, so it goes to standard output."""
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: coding-agents")
+
+
+@pytest.mark.parametrize("arguments", [[], ["launch"], ["--init"]])
+def test_an_unknown_command_is_one_sentence_and_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It names the commands that there are."""
+    assert entry.main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("coding-agents: there is no command ")
+    assert said.err.count("\n") == 1
+    assert all(name in said.err for name in ("init", "doctor", "events"))
+
+
+def test_plain_init_imports_nothing_heavy() -> None:
+    """Its budget from exec to the child's exec is 60 ms; one of these would take a good part of it."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "importtime", "-c", _PLAIN_INIT],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+        env={"PORTIONS": ":".join(str(folder.parent.parent) for folder in _portions())},
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "codingagents.supervisor.plain_init" in imported
+    assert not imported & {"typing", "re", "argparse", "subprocess", "trio", "msgspec", "cryptography", "asyncio"}
+
+
+_PLAIN_INIT = """
+import os, sys
+sys.path += os.environ["PORTIONS"].split(":")
+from codingagents.supervisor import __main__, processes
+processes.set_subreaper = processes.die_with_parent = lambda: None  # as for PID 1, which needs no ctypes
+raise SystemExit(__main__.main(["init", "--", "/bin/true"]))
+"""
+
+
+def _portions() -> list[Path]:
+    import codingagents.supervisor  # noqa: PLC0415
+    import codingagents.trust  # noqa: PLC0415
+
+    return [Path(path) for path in (*codingagents.supervisor.__path__, *codingagents.trust.__path__)]
+
+
+def test_a_planted_package_in_the_working_directory_is_not_run(tmp_path: Path) -> None:
+    """The agent can write the directory that a command is started in."""
+    planted = tmp_path / "codingagents" / "supervisor"
+    planted.mkdir(parents=True)
+    (planted / "__init__.py").touch()
+    (planted / "__main__.py").write_text("print('planted')")
+    done = subprocess.run(
+        [*PROGRAM, "init", "--", "echo", "ours"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": "."},
+        timeout=10,
+    )
+    assert done.stdout == "ours\n"

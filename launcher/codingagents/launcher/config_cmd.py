@@ -15,15 +15,16 @@ from pathlib import Path
 
 from codingagents.launcher.anchors import read_anchors
 from codingagents.launcher.run import read_config
-from codingagents.launcher.terminal import printable, say
+from codingagents.launcher.terminal import say
 from codingagents.rewrite.check import Row, check_expiry, describe
 from codingagents.rewrite.clients.base import Endpoint
 from codingagents.rewrite.clients.codex import passed_through
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.plan import anchor_sources
+from codingagents.trust.terminal import printable
 from codingagents.trust.vocabulary import Secret
 
-CLIENT_ROOT = "/run/coding-agents/DIRECTORY"  # a session makes its own
+CLIENT_ROOT = "/run/coding-agents/clients"  # as the supervisor makes it in every session
 _COLUMNS = ("server", "kind", "state", "target", "trust", "secrets", "client auth")
 
 

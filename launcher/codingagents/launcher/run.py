@@ -97,8 +97,9 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
     try:
         return _start(engine, files, spec, SessionSecrets(secrets=secrets, signing_key=signing_key))
     finally:
-        say(f"session {session}: log {files.log}, key {files.public_key}")
-        say(f"verify it with: coding-agents events verify --key {files.public_key} {files.log}")
+        if files.log.exists():  # a supervisor that could not even start has none
+            say(f"session {session}: log {files.log}, key {files.public_key}")
+            say(f"verify it with: coding-agents events verify --key {files.public_key} {files.log}")
 
 
 def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:

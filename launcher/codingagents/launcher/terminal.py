@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from codingagents.trust.terminal import printable
+
 PROGRAM = "coding-agents"
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
-
-
-def printable(text: str) -> str:
-    r"""Return `text` on one line, with everything that could steer a terminal written as `\xNN` or `\uNNNN`."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def say(text: str) -> None:

@@ -7,7 +7,6 @@ memory again after the decision (seccomp_unotify(2)).
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Sequence
@@ -57,7 +56,7 @@ def glob_pattern(glob: str) -> re.Pattern[bytes]:
     """Compile a path glob: `*` and `?` stay inside a component, `**` crosses them, all else is literal."""
     wildcards = {"**": b".*", "*": b"[^/]*", "?": b"[^/]"}
     tokens = re.split(r"(\*\*|\*|\?)", glob)
-    return re.compile(b"".join(wildcards.get(token) or re.escape(os.fsencode(token)) for token in tokens), re.DOTALL)
+    return re.compile(b"".join(wildcards.get(token) or re.escape(token.encode("utf-8", "surrogateescape")) for token in tokens), re.DOTALL)
 
 
 def _may_lie_inside(glob: str, tree: str) -> bool:
@@ -93,7 +92,7 @@ class ExecPolicy:
                 text=f"{rule.action} {rule.path}" + (f" role={rule.role}" if rule.role else ""),
                 pattern=glob_pattern(rule.path),
                 role=rule.role,
-                argv=tuple(os.fsencode(part) for part in rule.argv),
+                argv=tuple(part.encode("utf-8", "surrogateescape") for part in rule.argv),
                 firmness=firmness_of(rule, trees, landlock=landlock, memfd_closed=memfd_closed),
             )
             for rule in spec.rules

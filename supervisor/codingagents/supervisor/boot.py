@@ -23,7 +23,7 @@ from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.files import install_client_files
 from codingagents.rewrite.specs import ControlCheckpoint, ControlLayers, SessionSecrets, SessionSpec
 from codingagents.supervisor import kernel, processes, rundirs, signals
-from codingagents.supervisor.confine_spec import ConfineSpec
+from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
 from codingagents.supervisor.confined import ConfinedRole, TrapSettings
 from codingagents.supervisor.control import Control
 from codingagents.supervisor.early import StubProcess, ZygoteProcess
@@ -176,12 +176,18 @@ class Session:
         log.append(AgentStarted(process_pid=child.pid, user_id=uids.agent, command=command))
         self._made.agent_runs = True
         if failed := await role.go():
-            trees = " ".join(self._spec.exec.trees)
-            hint = f"; only {trees} may be executed: see [exec] trees" if failed.errno == "EACCES" else ""
-            complain(f"{failed.step} failed with {failed.errno}{hint}")
-            self._ending.because(f"{failed.step} failed with {failed.errno}", failed.code)
+            sentence = f"{failed.step} failed with {failed.errno}{self._hint(failed)}"
+            complain(sentence)
+            self._ending.because(sentence, failed.code)
         ended = await self._reaper.wait(child)
         self._ending.because("the agent ended", ended.code)
+
+    def _hint(self, failed: ExecFailed) -> str:
+        if failed.errno != "EACCES":
+            return ""
+        if failed.step.startswith("entering"):
+            return f"; UID {self._spec.uids.agent} must be able to reach the workspace: give it a copy with --workspace"
+        return f"; only {' '.join(self._spec.exec.trees)} may be executed: see [exec] trees"
 
     def _open_log(self, granted: SessionSecrets) -> EventLog:
         key = granted.signing_key

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from codingagents.trust.chain import Chain
+from codingagents.trust.chain import Chain, line_hash
 from codingagents.trust.checkpoint import new_key, public_key, sign_checkpoint
 from codingagents.trust.encoding import decode_line, encode_event
 from codingagents.trust.errors import ChainError, TrustError
@@ -170,6 +170,15 @@ def test_a_changed_prev_is_named_and_not_the_line_before_it() -> None:
         record = decode_line(LOG[index])
         changed = LOG[index].replace(record.prev.encode(), b"0" * 64)
         assert refused_line([*LOG[:index], changed, *LOG[index + 1 :]], "prev is not the hash") == index + 1
+
+
+def test_a_signed_checkpoint_is_not_blamed_for_a_chain_that_leaves_it() -> None:
+    prev, forged = "0" * 64, list[bytes]()
+    for line in LOG[3:6]:
+        record = decode_line(line)
+        forged.append(encode_event(record.event, session=SESSION, seq=record.seq, prev=prev, time=record.time)[:-1])
+        prev = line_hash(forged[-1])
+    assert refused_line([*LOG[:3], *forged, LOG[6]], "prev is not the hash") == 4
 
 
 def test_two_lines_that_were_changed_are_still_refused() -> None:

@@ -5,7 +5,7 @@ BIN     := $(VENV)/bin
 SHELL   := /bin/bash
 PACKAGES := trust rewrite proxies supervisor launcher
 
-.PHONY: demo check test bench fmt lint types contracts unit integration lock venv clean
+.PHONY: demo check test bench fmt lint types contracts unit integration lock schema venv clean
 
 demo: $(VENV)/.runtime            ## One complete session on real parts, shown line by line (root).
 	@$(BIN)/python -I integration/demo.py
@@ -40,6 +40,10 @@ bench: $(VENV)/.dev               ## First figures, taken pairwise in one run.
 fmt: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schema: $(VENV)/.runtime          ## Write the published schema of the event log.
+	$(BIN)/python -I -c "from codingagents.trust.schema import schema_text; print(schema_text(), end='')" \
+	  > docs/events.schema.json
 
 lock:                             ## Recompile the hashed requirement files (needs uv).
 	for set in runtime dev demo; do \

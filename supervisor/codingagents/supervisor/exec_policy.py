@@ -56,7 +56,8 @@ def glob_pattern(glob: str) -> re.Pattern[bytes]:
     """Compile a path glob: `*` and `?` stay inside a component, `**` crosses them, all else is literal."""
     wildcards = {"**": b".*", "*": b"[^/]*", "?": b"[^/]"}
     tokens = re.split(r"(\*\*|\*|\?)", glob)
-    return re.compile(b"".join(wildcards.get(token) or re.escape(token.encode("utf-8", "surrogateescape")) for token in tokens), re.DOTALL)
+    pieces = [wildcards.get(token) or re.escape(token.encode("utf-8", "surrogateescape")) for token in tokens]
+    return re.compile(b"".join(pieces), re.DOTALL)
 
 
 def _may_lie_inside(glob: str, tree: str) -> bool:

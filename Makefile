@@ -53,7 +53,7 @@ lock:                             ## Recompile the hashed requirement files (nee
 venv: $(VENV)/.dev
 
 # The system's interpreter and its site packages: python3-seccomp exists only as a Debian package.
-$(VENV)/.runtime: requirements/runtime.txt pyproject.toml
+$(VENV)/.runtime: requirements/runtime.txt
 	@integration/setup.sh venv
 	$(PYTHON3) -m venv --system-site-packages $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt

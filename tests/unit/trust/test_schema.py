@@ -15,11 +15,11 @@ from codingagents.trust.vocabulary import SessionId
 PUBLISHED = Path(__file__).parents[3] / "docs" / "events.schema.json"
 
 
-def test_the_published_schema_is_current():
+def test_the_published_schema_is_current() -> None:
     assert PUBLISHED.read_text() == schema_text(), "run `make schema`"
 
 
-def test_a_written_line_has_exactly_the_properties_of_the_schema():
+def test_a_written_line_has_exactly_the_properties_of_the_schema() -> None:
     schema = event_schema()
     line = json.loads(
         Chain(SessionId("s-1")).prepare(SessionEnded(exit_code=0, reason="x"), datetime.datetime.now(datetime.UTC))
@@ -33,7 +33,7 @@ def test_a_written_line_has_exactly_the_properties_of_the_schema():
     assert definition["additionalProperties"] is False
 
 
-def test_every_event_type_has_a_definition_without_the_tag():
+def test_every_event_type_has_a_definition_without_the_tag() -> None:
     schema = event_schema()
     references = [each["properties"]["data"]["$ref"].rsplit("/", 1)[1] for each in schema["oneOf"]]
     assert len(set(references)) == len(schema["properties"]["type"]["enum"])

@@ -1,10 +1,11 @@
 """ENTRY: the container's commands, `python -I -m codingagents.supervisor COMMAND …`.
 
-Imports a command's code only once it is chosen: `init` has its child's exec to reach, and `doctor` needs no event loop.
+Imports a command's code only once it is chosen: `init` has its child's exec to reach, and `events` needs no event loop.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 USAGE = """\
@@ -16,6 +17,7 @@ usage: coding-agents COMMAND [ARGUMENT…]
 
 `coding-agents COMMAND --help` says more.
 """
+_INTERRUPTED = 130
 
 
 def main(arguments: list[str]) -> int:
@@ -26,20 +28,33 @@ def main(arguments: list[str]) -> int:
     if name in {"-h", "--help", "help"}:
         sys.stdout.write(USAGE)
         return 0
-    from codingagents.trust.errors import AgentError, UsageError  # noqa: PLC0415 -- init does without
+    return _tool(name, rest)
+
+
+def _tool(name: str, arguments: list[str]) -> int:
+    from codingagents.trust.errors import EXIT_REFUSED, AgentError, UsageError  # noqa: PLC0415 -- init does without
 
     try:
         if name == "doctor":
             from codingagents.supervisor import doctor  # noqa: PLC0415 -- see the module's docstring
 
-            return doctor.main(rest)
-        if name == "events":
+            code = doctor.main(arguments)
+        elif name == "events":
             from codingagents.supervisor import events_cli  # noqa: PLC0415
 
-            return events_cli.main(rest)
-        raise UsageError(f"there is no command {name!r}; the commands are init, doctor and events (see --help)")
+            code = events_cli.main(arguments)
+        else:
+            raise UsageError(f"there is no command {name!r}; the commands are init, doctor and events (see --help)")
+        sys.stdout.flush()
     except AgentError as error:
         return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone; without this Python complains once more as it flushes on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_REFUSED
+    return code
 
 
 def _init(arguments: list[str]) -> int:

@@ -78,8 +78,12 @@ class Helper:
         self._facts: list[facts.AnyFact] = []
         self.status: int | None = None
         if start:
-            self.send_spec(remote, **spec)
-            self.ready = self.fact(facts.Ready)
+            try:
+                self.send_spec(remote, **spec)
+                self.ready = self.fact(facts.Ready)
+            except BaseException:
+                self.__exit__()
+                raise
 
     def send_spec(self, remote: RemoteSpec, **changes: Any) -> None:
         fields: dict[str, Any] = {
@@ -96,6 +100,7 @@ class Helper:
                 found: Any = self._facts.pop(0)
                 if isinstance(found, kind):
                     return found
+                assert not isinstance(found, facts.Failed), found.reason
             readable, _, _ = select.select([self.channel], [], [], max(0, deadline - time.monotonic()))
             assert readable, f"no {kind.__name__} fact"
             data = self.channel.recv(1 << 16)

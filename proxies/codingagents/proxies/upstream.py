@@ -80,12 +80,16 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def eof_received(self) -> None:
-        """Take an end of stream in order; the transport then closes itself."""
+        """Take an end of stream in order; the transport then closes itself.
+
+        Over TLS it is the close alert: uvloop does not call this for a bare end of the TCP stream, which anybody on the
+        way could have made.
+        """
         self._end(clean=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the loss of the connection."""
-        self._end(clean=exc is None)
+        self._end(clean=False)
 
     def _end(self, *, clean: bool) -> None:
         if self._ended:
@@ -209,7 +213,7 @@ class Upstream:
             except ssl.SSLError as error:
                 raise self._distrust(address, error) from None
             except OSError as error:
-                failure = DialFailed("connect_failed", f"{address} port {self._port}: {error.strerror or error}")
+                failure = DialFailed("connect_failed", f"{address} port {self._port}: {error.strerror or type(error).__name__}")
         raise failure
 
     async def _resolve(self) -> list[str]:

@@ -20,6 +20,7 @@ from codingagents.supervisor.early import StubProcess
 from codingagents.supervisor.exec_policy import ExecPolicy
 from codingagents.supervisor.layers import Facts, build_report
 from codingagents.supervisor.tracee import TraceeReader
+from codingagents.supervisor.tracee_paths import FileTree, proc_mounts
 from codingagents.supervisor.trap import ExecTrap, Recorder, TrapContext
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError
@@ -122,10 +123,20 @@ class ConfinedRole:
         self._channel.close()
 
     def _reader(self, spec: ConfineSpec) -> tuple[TraceeReader, str]:
-        rearm = self._settings.rearm_death_signal
-        if spec.uid is None or kernel.has_capability(kernel.CAP_SYS_PTRACE):
-            return TraceeReader(fs_ids=None), "cap_sys_ptrace" if spec.uid is not None else "same-uid"
-        return TraceeReader(fs_ids=(spec.uid, spec.gid), rearm_death_signal=rearm), "fsuid"
+        if spec.uid is None:
+            fs_ids, access = None, "same-uid"
+        elif kernel.has_capability(kernel.CAP_SYS_PTRACE):
+            fs_ids, access = None, "cap_sys_ptrace"
+        else:
+            fs_ids, access = (spec.uid, spec.gid), "fsuid"
+        reader = TraceeReader(
+            fs_ids=fs_ids,
+            groups=tuple(spec.groups),
+            tree=FileTree.of("self"),
+            procs=proc_mounts(),
+            rearm_death_signal=self._settings.rearm_death_signal,
+        )
+        return reader, access
 
     def _context(
         self,
@@ -160,7 +171,12 @@ class ConfinedRole:
     async def _receive(self) -> AnyStubMessage:
         with trio.move_on_after(_STUB_SECONDS):
             while not self._lines:
-                data, ancillary, _, _ = await self._channel.recvmsg(65536, socket.CMSG_SPACE(4))
+                try:
+                    data, ancillary, _, _ = await self._channel.recvmsg(
+                        65536, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+                    )
+                except OSError:  # ECONNRESET: it died with something of ours unread
+                    data, ancillary = b"", []
                 for _, _, payload in ancillary:
                     received = array.array("i")
                     received.frombytes(payload)

@@ -9,6 +9,7 @@ import ctypes
 import os
 import platform
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,7 @@ class Abi:
     seccomp: int
     setfsuid: int
     setfsgid: int
+    setgroups: int
     has_x32: bool
 
 
@@ -40,6 +42,7 @@ _ABIS = {
         seccomp=317,
         setfsuid=122,
         setfsgid=123,
+        setgroups=116,
         has_x32=True,
     ),
     "aarch64": Abi(
@@ -50,6 +53,7 @@ _ABIS = {
         seccomp=277,
         setfsuid=151,
         setfsgid=152,
+        setgroups=159,
         has_x32=False,
     ),
 }
@@ -134,6 +138,12 @@ def set_fs_ids(uid: int, gid: int) -> None:
     syscall(numbers.setfsuid, ctypes.c_long(uid))
     if syscall(numbers.setfsuid, invalid) != uid or syscall(numbers.setfsgid, invalid) != gid:
         raise OSError(1, "setfsuid was refused")
+
+
+def set_groups_of_this_thread(groups: Sequence[int]) -> None:
+    """Set this thread's supplementary groups, by the raw call: glibc's setgroups(2) acts on every thread."""
+    array = (ctypes.c_uint32 * len(groups))(*groups)
+    syscall(abi().setgroups, ctypes.c_size_t(len(groups)), array)
 
 
 def memfd_create(flags: int) -> int:

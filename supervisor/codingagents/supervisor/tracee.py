@@ -1,32 +1,41 @@
 """SHELL: reads what a trapped process asked to execute, as a role's own filesystem identity where root may not.
 
 Under Docker's default Linux capabilities root cannot open another UID's /proc/PID/mem, but that UID can
-(ptrace(2), access mode checks use the filesystem IDs): the reading thread becomes it for four system calls. Every
-read is bounded; nothing that the tracee chose is opened except with O_PATH, which never blocks. No decision here.
+(ptrace(2), access mode checks use the filesystem IDs): the reading thread becomes it for a few system calls. Every
+read is bounded, and nothing that the tracee chose is opened. No decision here.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from codingagents.supervisor import kernel
 from codingagents.supervisor.seccomp import Notification
+from codingagents.supervisor.tracee_paths import FileTree, NamelessError, resolve
 
-_PAGE: Final = 4096
+_PAGE: Final = 4096  # or a part of a page, where pages are larger
+_ADDRESSES: Final = 1 << 63  # what a file offset can say; no process has memory above
 MAX_PATH: Final = 4096  # PATH_MAX of the kernel, terminating NUL included
 MAX_ARGUMENTS: Final = 512  # pointers read
 MAX_ARGUMENT_BYTES: Final = 128 * 1024  # of all arguments together; the rest is only marked as truncated
+_RECOGNIZABLE: Final = 512  # bytes kept of an argument that is over the limit
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 
 
 class UnreadableTraceeError(Exception):
     """The tracee cannot be read, so what it asks for is unknown; the only safe answer is a denial."""
+
+    def __init__(self, reason: str, path: bytes = b"") -> None:
+        """Say why, and which path was written, where that could be read."""
+        super().__init__(reason)
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +44,25 @@ class ExecCall:
 
     pid: int
     parent_pid: int
-    path: bytes  # absolute, as written, /proc/self made /proc/PID
+    path: bytes  # absolute, as written
     resolved: bytes | None  # after symlinks; None where nothing is there or the role may not look
     working_directory: bytes
     argv: list[bytes]
     truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TraceeReader:
-    """Reads tracees of one role. `fs_ids` is (uid, gid) to become for a moment, or None with CAP_SYS_PTRACE."""
+    """Reads tracees of one role.
+
+    `fs_ids` is (uid, gid) to become for a moment, or None with CAP_SYS_PTRACE. `tree` is what the role's paths are
+    taken to mean, `procs` is `tracee_paths.proc_mounts()` of it.
+    """
 
     fs_ids: tuple[int, int] | None
+    groups: tuple[int, ...]
+    tree: FileTree
+    procs: tuple[bytes, ...]
     rearm_death_signal: bool = False
 
     @contextmanager
@@ -55,8 +71,8 @@ class TraceeReader:
             yield
             return
         # Per thread, by raw calls. The way back is in `finally`: a reader stuck as the role would be its prey.
-        kernel.set_fs_ids(*self.fs_ids)
         try:
+            kernel.set_fs_ids(*self.fs_ids)
             yield
         finally:
             kernel.set_fs_ids(0, 0)
@@ -64,31 +80,33 @@ class TraceeReader:
             if self.rearm_death_signal:
                 kernel.set_parent_death_signal()
 
+    def prepare_thread(self) -> None:
+        """Give the calling thread, which reads from now on, the role's groups: its paths may lead through them."""
+        if self.fs_ids is not None:
+            kernel.set_groups_of_this_thread(self.groups)
+
     def read(self, notification: Notification) -> ExecCall:
         """Return what `notification` asks for; `UnreadableTraceeError` where any needed part cannot be had."""
         pid = notification.pid
         at = notification.nr == kernel.abi().execveat
         args = notification.args
         path_pointer, argv_pointer = (args[1], args[2]) if at else (args[0], args[1])
+        written = b""
         try:
-            with self._identity():
-                memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    path = _read_string(memory, path_pointer, MAX_PATH)
-                    directory = os.readlink(os.fsencode(f"/proc/{pid}/cwd"))
-                    base = _base(pid, path, at, args, directory)
-                    path = _absolute(pid, path, base)
-                    resolved = _resolve(path)
-                except BaseException:
-                    os.close(memory)
-                    raise
-            try:
-                argv, truncated = _read_argv(memory, argv_pointer)
-            finally:
-                os.close(memory)
+            with self._identity(), _Memory(pid) as memory:
+                written = memory.path(path_pointer)
+                argv, truncated = memory.argv(argv_pointer)
+                if FileTree.of(pid) != self.tree:
+                    raise UnreadableTraceeError("its root directory or mount namespace is its own", written)
+                directory = os.readlink(b"/proc/%d/cwd" % pid)
+                base = _base(pid, written, at, args)
+                resolved = resolve(pid, base + b"/" + written, self.procs)
+                path = _absolute(written, base)
             parent = _parent_pid(pid)
+        except NamelessError as error:
+            raise UnreadableTraceeError(str(error), written) from None
         except OSError as error:
-            raise UnreadableTraceeError(f"{os.strerror(error.errno or 0)}") from None
+            raise UnreadableTraceeError(os.strerror(error.errno or 0), written) from None
         return ExecCall(
             pid=pid,
             parent_pid=parent,
@@ -100,83 +118,90 @@ class TraceeReader:
         )
 
 
-def _base(pid: int, path: bytes, at: bool, args: tuple[int, ...], cwd: bytes) -> bytes:
-    """Return the directory (or, for AT_EMPTY_PATH, the file) that a relative path starts from."""
-    if not at:
-        return cwd
-    descriptor = struct.unpack("<i", struct.pack("<I", args[0] & 0xFFFFFFFF))[0]
-    if descriptor == _AT_FDCWD or path.startswith(b"/"):
-        return cwd
-    if not path and not args[4] & _AT_EMPTY_PATH:
-        return cwd
-    return os.readlink(os.fsencode(f"/proc/{pid}/fd/{descriptor}"))
+def _base(pid: int, path: bytes, at: bool, args: tuple[int, ...]) -> bytes:
+    """Return where a path starts: the working directory or a descriptor as procfs shows them, or "" for the root."""
+    if path.startswith(b"/"):
+        return b""
+    descriptor = struct.unpack("<i", struct.pack("<I", args[0] & 0xFFFFFFFF))[0] if at else _AT_FDCWD
+    if descriptor == _AT_FDCWD or (not path and not args[4] & _AT_EMPTY_PATH):
+        return b"/proc/%d/cwd" % pid
+    return b"/proc/%d/fd/%d" % (pid, descriptor)
 
 
-def _absolute(pid: int, path: bytes, base: bytes) -> bytes:
-    full = path if path.startswith(b"/") else (base + b"/" + path if path else base)
-    for magic in (b"/proc/self", b"/proc/thread-self"):
-        if full == magic or full.startswith(magic + b"/"):
-            return b"/proc/%d" % pid + full[len(magic) :]
-    return full
+def _absolute(path: bytes, base: bytes) -> bytes:
+    """Return `path` as a rule can match it: a relative one below what its base is called."""
+    if not base:
+        return path
+    named = os.readlink(base)
+    return named + b"/" + path if path else named
 
 
-def _resolve(path: bytes) -> bytes | None:
-    """Return where `path` leads, symlinks followed, without opening what is there for reading."""
-    try:
-        target = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return None
-    try:
-        return os.readlink(b"/proc/self/fd/%d" % target)
-    finally:
-        os.close(target)
+class _Memory:
+    """A process's memory, read page by page and each page once: an argv's strings lie side by side."""
 
+    def __init__(self, pid: int) -> None:
+        self._descriptor = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._pages: dict[int, bytes] = {}
 
-def _read_string(memory: int, address: int, limit: int) -> bytes:
-    """Return the NUL-terminated string at `address`; longer than `limit` is ENAMETOOLONG, as the kernel has it."""
-    pieces = bytearray()
-    while len(pieces) < limit:
-        # A read that crosses into an unmapped page comes back short or fails: never ask across a page.
-        size = min(_PAGE - address % _PAGE, limit - len(pieces))
-        data = os.pread(memory, size, address)
-        if not data:
-            raise OSError(14, "EFAULT")
-        end = data.find(b"\0")
-        if end >= 0:
-            return bytes(pieces) + data[:end]
-        pieces += data
-        address += len(data)
-    raise OSError(36, "ENAMETOOLONG")
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
-def _read_argv(memory: int, address: int) -> tuple[list[bytes], bool]:
-    """Return up to the limits of argv, and whether there was more."""
-    argv: list[bytes] = []
-    if address == 0:  # Linux takes a NULL argv as empty
-        return argv, False
-    total = 0
-    while True:
-        size = min(_PAGE - address % _PAGE, 8 * 64)
-        block = os.pread(memory, size - size % 8 or 8, address)
-        if len(block) < 8:
-            raise OSError(14, "EFAULT")
-        for (pointer,) in struct.iter_unpack("<Q", block[: len(block) - len(block) % 8]):
+    def path(self, address: int) -> bytes:
+        """Return the path at `address`; one that is too long is ENAMETOOLONG, as the kernel has it."""
+        path, whole = self._string(address, MAX_PATH)
+        if not whole:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        return path
+
+    def argv(self, address: int) -> tuple[list[bytes], bool]:
+        """Return up to the limits of argv, and whether there was more."""
+        argv: list[bytes] = []
+        left = MAX_ARGUMENT_BYTES
+        while address:  # Linux takes a NULL argv as empty
+            pointer = int.from_bytes(self._take(address, 8), "little")
             if pointer == 0:
-                return argv, False
-            if len(argv) >= MAX_ARGUMENTS:
+                break
+            if len(argv) >= MAX_ARGUMENTS or left <= 0:
                 return argv, True
-            try:
-                argument = _read_string(memory, pointer, MAX_ARGUMENT_BYTES - total)
-            except OSError as error:
-                if error.errno != 36:
-                    raise
-                argv.append(os.pread(memory, 512, pointer))  # enough of a huge argument to recognise it
+            argument, whole = self._string(pointer, left)
+            if not whole:
+                argv.append(argument[:_RECOGNIZABLE])
                 return argv, True
             argv.append(argument)
-            total += len(argument) + 1
-            if total >= MAX_ARGUMENT_BYTES:
-                return argv, True
-        address += len(block)
+            left -= len(argument) + 1
+            address += 8
+        return argv, False
+
+    def _string(self, address: int, limit: int) -> tuple[bytes, bool]:
+        """Return the string at `address` and True, or its first `limit` bytes and False where no NUL is in them."""
+        found = bytearray()
+        while len(found) < limit:
+            page, offset = self._page(address), address % _PAGE
+            end = page.find(b"\0", offset, offset + limit - len(found))
+            if end >= 0:
+                return bytes(found + page[offset:end]), True
+            found += page[offset : offset + limit - len(found)]
+            address += _PAGE - offset
+        return bytes(found), False
+
+    def _take(self, address: int, size: int) -> bytes:
+        page, offset = self._page(address), address % _PAGE
+        found = page[offset : offset + size]
+        return found if len(found) == size else found + self._page(address + len(found))[: size - len(found)]
+
+    def _page(self, address: int) -> bytes:
+        number = address // _PAGE
+        page = self._pages.get(number)
+        if page is None:
+            if address >= _ADDRESSES:
+                raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+            page = self._pages[number] = os.pread(self._descriptor, _PAGE, number * _PAGE)
+            if len(page) < _PAGE:
+                raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+        return page
 
 
 def _parent_pid(pid: int) -> int:

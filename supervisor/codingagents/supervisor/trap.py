@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import select
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -82,26 +83,39 @@ class ExecTrap:
             self._context = context
 
     def _serve(self) -> None:
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
+        # Python's handlers interrupt system calls, and the kernel may choose this thread for a signal to the process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            while True:
-                for _, events in poll.poll():
-                    if not events & select.POLLIN:
-                        return  # POLLHUP: no task has the filter any more
-                    notification = seccomp.receive(self._listener)
-                    if notification is not None:
-                        self._answer(notification)
+            self._context.reader.prepare_thread()
+            self._serve_until_hangup()
+        except Exception as error:
+            self._tell(f"the exec trap ended; every further exec is refused: {_described(error)}")
         finally:
             # Closing makes every later exec of a surviving task fail with ENOSYS: closed, not open.
             os.close(self._listener)
+
+    def _serve_until_hangup(self) -> None:
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        while True:
+            for _, events in poll.poll():
+                if not events & select.POLLIN:
+                    return  # POLLHUP: no task has the filter any more
+                notification = seccomp.receive(self._listener)
+                if notification is not None:
+                    self._answer(notification)
 
     def _answer(self, notification: seccomp.Notification) -> None:
         try:
             self._handle(notification)
         except Exception as error:
-            self._on_trouble(f"an exec was denied after an internal error: {type(error).__name__}: {error}")
             seccomp.deny(self._listener, notification, errno.EPERM)
+            self._tell(f"an exec was denied after an internal error: {_described(error)}")
+
+    def _tell(self, sentence: str) -> None:
+        # Where it goes may be shared with the role (standard error): a full or closed pipe must not end the trap.
+        with contextlib.suppress(OSError):
+            self._on_trouble(sentence)
 
     def _handle(self, notification: seccomp.Notification) -> None:
         with self._policy_lock:
@@ -114,7 +128,7 @@ class ExecTrap:
             call = ExecCall(
                 pid=notification.pid,
                 parent_pid=0,
-                path=b"",
+                path=error.path,
                 resolved=None,
                 working_directory=b"",
                 argv=[],
@@ -145,6 +159,10 @@ class ExecTrap:
         with contextlib.suppress(EventLogError):
             context.log.append(_record(ExecDenied, context, call, verdict, errno="EPERM"))
         seccomp.deny(self._listener, notification, errno.EPERM)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _record(

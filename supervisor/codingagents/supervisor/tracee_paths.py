@@ -1,0 +1,104 @@
+"""SHELL: says where a path leads for another process, by a walk of our own. No decision; opens nothing.
+
+open(2) cannot be asked: to the kernel /proc/self and /dev/fd are whoever asks, so `/dev/fd/9`, or a symlink to it,
+would be looked up among our descriptors and run from the tracee's. What a process with another root directory or mount
+namespace calls by a path cannot be told from here: see `FileTree`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import Final
+
+_MAX_LINKS: Final = 40  # the kernel's own limit, path_resolution(7)
+_NOTHING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES})
+
+
+class NamelessError(Exception):
+    """What the path leads to has no path that we could name, so no rule can speak of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileTree:
+    """What the paths of a process mean: its root directory and mount namespace."""
+
+    root: tuple[int, int]
+    mounts: str
+
+    @classmethod
+    def of(cls, pid: int | str) -> FileTree:
+        """Return a process's; needs to be allowed to read it (ptrace(2), PTRACE_MODE_READ_FSCREDS)."""
+        root = os.stat(f"/proc/{pid}/root")
+        return cls((root.st_dev, root.st_ino), os.readlink(f"/proc/{pid}/ns/mnt"))
+
+
+def proc_mounts() -> tuple[bytes, ...]:
+    """Return where procfs is mounted; it must be known where links depend on who reads them."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        fields = [line.split() for line in file]
+    return tuple(field[4] for field in fields if field[field.index(b"-") + 1] == b"proc")
+
+
+def resolve(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes | None:
+    """Return where the absolute `path` leads for process `pid`, or None where nothing is there or we may not look.
+
+    `procs` is `proc_mounts()`. Raises `NamelessError` for a file without a name (a memfd, a deleted program), and
+    `OSError` where the walk fails for any other reason: the kernel's own may still succeed.
+    """
+    try:
+        return _walk(pid, path, procs)
+    except OSError as error:
+        if error.errno in _NOTHING:
+            return None
+        raise
+
+
+def _walk(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes:
+    at, rest, links = b"", path.split(b"/")[::-1], 0
+    while rest:
+        name = rest.pop()
+        if name in (b"", b"."):
+            continue
+        if name == b"..":
+            at = at[: max(at.rfind(b"/"), 0)]
+            continue
+        here = at + b"/" + name
+        target = _link(here)
+        if target is None:
+            at = here
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if at in procs and name in (b"self", b"thread-self"):
+            rest.append(b"%d" % pid)
+        elif any(here.startswith(mount + b"/") for mount in procs) and not target.startswith(b"self/"):
+            at = _named(here, target)  # all links of procfs but `mounts` and `net`
+        else:
+            at = b"" if target.startswith(b"/") else at
+            rest += target.split(b"/")[::-1]
+    return at or b"/"
+
+
+def _link(here: bytes) -> bytes | None:
+    """Return what the symlink says, or None where there is something else."""
+    try:
+        return os.readlink(here)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return None
+        raise
+
+
+def _named(here: bytes, target: bytes) -> bytes:
+    """Return the path of what a magic link (proc(5): exe, cwd, root, fd/N) stands for."""
+    try:
+        meant, found = os.stat(here), os.lstat(target)
+    except OSError:
+        raise NamelessError("what it names has no path") from None
+    # The link's text is only a description: `/tmp/x (deleted)` may be another file, of that very name.
+    if not target.startswith(b"/") or (meant.st_dev, meant.st_ino) != (found.st_dev, found.st_ino):
+        raise NamelessError("what it names has no path")
+    return target.rstrip(b"/")

@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from init_modes import INIT, PATIENCE, Init, Mode, every_mode, stat_fields, wait_until
 
@@ -53,7 +53,9 @@ def owns_terminal(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def shell_below_init(mode: Mode, *, outer_session: bool = False) -> Iterator[tuple[Init, Terminal]]:
+def on_a_terminal(
+    mode: Mode, command: Sequence[str] = SHELL, *, outer_session: bool = False
+) -> Iterator[tuple[Init, Terminal]]:
     master, slave = pty.openpty()
     leader = ["setsid", "--ctty"]
     with contextlib.ExitStack() as stack:
@@ -62,7 +64,7 @@ def shell_below_init(mode: Mode, *, outer_session: bool = False) -> Iterator[tup
             stack.callback(owner.kill)
             wait_until(lambda: owns_terminal(owner.pid), "the outer session has the terminal")
             leader = []
-        argv = [*leader, *INIT, *SHELL]
+        argv = [*leader, *INIT, *command]
         init = stack.enter_context(mode.start(argv, env=ENVIRONMENT, stdin=slave, stdout=slave, stderr=slave))
         os.close(slave)
         yield init, Terminal(master)
@@ -73,7 +75,7 @@ def shell_below_init(mode: Mode, *, outer_session: bool = False) -> Iterator[tup
 @every_mode
 def test_ctrl_c_reaches_the_foreground_job_only(mode: Mode) -> None:
     """The job dies by INT, the shell goes on and says 130, and its own code becomes init's."""
-    with shell_below_init(mode) as (init, terminal):
+    with on_a_terminal(mode) as (init, terminal):
         assert "job control" not in terminal.expect("ready> ")
         terminal.type("sleep 60\n")
         terminal.wait_for_foreground("sleep")
@@ -86,9 +88,18 @@ def test_ctrl_c_reaches_the_foreground_job_only(mode: Mode) -> None:
 
 
 @every_mode
+def test_ctrl_c_reaches_a_command_that_never_asks_for_the_terminal(mode: Mode) -> None:
+    """A shell takes a free terminal by opening it; this one was given it."""
+    with on_a_terminal(mode, ["sleep", "60"]) as (init, terminal):
+        terminal.wait_for_foreground("sleep")
+        terminal.type("\x03")
+        assert init.wait() == 128 + signal.SIGINT
+
+
+@every_mode
 def test_the_shell_has_job_control(mode: Mode) -> None:
     """Ctrl-Z stops the job and gives the prompt back; fg goes on with it."""
-    with shell_below_init(mode) as (init, terminal):
+    with on_a_terminal(mode) as (init, terminal):
         terminal.expect("ready> ")
         terminal.type("cat\n")
         terminal.wait_for_foreground("cat")
@@ -107,7 +118,7 @@ def test_the_shell_has_job_control(mode: Mode) -> None:
 @every_mode
 def test_closing_the_terminal_ends_the_shell_and_init(mode: Mode) -> None:
     """The hang-up goes to the shell, which leads the session now."""
-    with shell_below_init(mode) as (init, terminal):
+    with on_a_terminal(mode) as (init, terminal):
         terminal.expect("ready> ")
         os.close(terminal.descriptor)
         assert init.wait() == 128 + signal.SIGHUP
@@ -117,7 +128,7 @@ def test_closing_the_terminal_ends_the_shell_and_init(mode: Mode) -> None:
 @every_mode
 def test_a_terminal_of_an_outer_session_is_usable_but_stays_there(mode: Mode) -> None:
     """It is not stolen: the shell says that it has no job control, reads and writes, and ends as asked."""
-    with shell_below_init(mode, outer_session=True) as (init, terminal):
+    with on_a_terminal(mode, outer_session=True) as (init, terminal):
         assert "no job control" in terminal.expect("ready> ")
         terminal.type("exit 7\n")
         assert init.wait() == 7

@@ -1,6 +1,6 @@
 """CORE: the classic BPF program of the exec trap, as data. No system call, no I/O.
 
-An own assembler of ten instructions instead of libseccomp: its Python binding can neither hand the listener to
+Our own array of a dozen instructions instead of libseccomp: its Python binding can neither hand the listener to
 another process nor set the wake-up flags (docs/adr/0004-raw-seccomp.md). The tests run this program in an
 interpreter against one that libseccomp exports.
 """
@@ -30,29 +30,38 @@ MFD_NOEXEC_SEAL: Final = 0x8
 
 
 def exec_trap_program(
-    *, audit_arch: int, execve: int, execveat: int, memfd_create: int, has_x32: bool, notify: bool = True
+    *,
+    audit_arch: int,
+    execve: int,
+    execveat: int,
+    memfd_create: int,
+    has_x32: bool,
+    notify: bool = True,
+    guard_memfd: bool = True,
 ) -> bytes:
     """Return the filter as an array of `struct sock_filter` (8 bytes each).
 
-    A foreign architecture kills the process; x32 calls are ENOSYS; `memfd_create` without MFD_NOEXEC_SEAL is EPERM,
-    because a memfd can be executed past Landlock; `execve` and `execveat` are notified (or allowed, without `notify`).
+    A foreign architecture kills the process, and x32 calls are ENOSYS. With `notify`, `execve` and `execveat` wait for
+    the supervisor. With `guard_memfd`, `memfd_create` without MFD_NOEXEC_SEAL is EPERM, because a memfd can be executed
+    past Landlock. All else is allowed.
     """
-    on_exec = RET_USER_NOTIF if notify else RET_ALLOW
-    x32 = [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, RET_ERRNO | errno.ENOSYS)] if has_x32 else []
-    program = [
-        (_LD_W_ABS, 0, 0, _ARCH),
-        (_JEQ, 1, 0, audit_arch),
-        (_RET, 0, 0, RET_KILL_PROCESS),
-        (_LD_W_ABS, 0, 0, _NR),
-        *x32,
-        (_JEQ, 3, 0, execve),
-        (_JEQ, 2, 0, execveat),
-        (_JEQ, 2, 0, memfd_create),
-        (_RET, 0, 0, RET_ALLOW),
-        (_RET, 0, 0, on_exec),
+    # A jump's operands are how many instructions to skip, where the comparison holds and where it does not.
+    foreign = [(_LD_W_ABS, 0, 0, _ARCH), (_JEQ, 1, 0, audit_arch), (_RET, 0, 0, RET_KILL_PROCESS)]
+    x32 = [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, RET_ERRNO | errno.ENOSYS)]
+    memfd = [
+        (_JEQ, 0, 4, memfd_create),
         (_LD_W_ABS, 0, 0, _ARG1_LOW),
         (_JSET, 0, 1, MFD_NOEXEC_SEAL),
         (_RET, 0, 0, RET_ALLOW),
         (_RET, 0, 0, RET_ERRNO | errno.EPERM),
+    ]
+    execs = [(_JEQ, 1, 0, execve), (_JEQ, 0, 1, execveat), (_RET, 0, 0, RET_USER_NOTIF)]
+    program = [
+        *foreign,
+        (_LD_W_ABS, 0, 0, _NR),
+        *(x32 if has_x32 else ()),
+        *(memfd if guard_memfd else ()),
+        *(execs if notify else ()),
+        (_RET, 0, 0, RET_ALLOW),
     ]
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)

@@ -7,6 +7,7 @@ fact.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -105,21 +106,38 @@ class _Stub:
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
         if self.spec.death_signal:
             kernel.set_parent_death_signal()
-        if not self.wants("exec_trap"):
-            self.channel.sendall(wire.encode(Trapped(error="disabled")))
-            return
-        control = _attempt(kernel.memfd_create, 0)
-        try:
-            listener, killable = seccomp.install_exec_trap()
-        except OSError as error:
-            self.channel.sendall(wire.encode(Trapped(error=errno.errorcode[error.errno or 0])))
-            return
+        guard = self.wants("memfd_rule")
+        control = _attempt(kernel.memfd_create, 0) if guard else ""
+        listener, trapped = self.install_filter(guard)
         self.step = "handing over the trap"
-        socket.send_fds(self.channel, [wire.encode(Trapped(wait_killable=killable))], [listener])
-        os.close(listener)
-        self.observe("memfd_rule", "memfd_create(flags=0)", _attempt(kernel.memfd_create, 0), control)
-        program, name = "/bin/true", PROBE_ARGV0 + self.spec.probe_nonce
-        self.observe("exec_trap", f"execve of {program} that the trap denies", _attempt(os.execve, program, [name], {}))
+        if listener >= 0:
+            socket.send_fds(self.channel, [wire.encode(trapped)], [listener])
+            os.close(listener)
+        else:
+            self.channel.sendall(wire.encode(trapped))
+        if guard:
+            self.observe("memfd_rule", "memfd_create(flags=0)", _attempt(kernel.memfd_create, 0), control)
+        if listener >= 0:
+            program, name = "/bin/true", PROBE_ARGV0 + self.spec.probe_nonce
+            outcome = _attempt(os.execve, program, [name], {})
+            self.observe("exec_trap", f"execve of {program} that the trap denies", outcome)
+
+    def install_filter(self, guard_memfd: bool) -> tuple[int, Trapped]:
+        """Install the trap, or where there is to be none or can be none, the memfd rule alone."""
+        why = "disabled"
+        if self.wants("exec_trap"):
+            try:
+                program = seccomp.exec_trap_for_this_machine(notify=True, guard_memfd=guard_memfd)
+                listener, killable = seccomp.install(program)
+            except OSError as error:
+                why = errno.errorcode[error.errno or 0]
+            else:
+                return listener, Trapped(wait_killable=killable)
+        if guard_memfd:
+            program = seccomp.exec_trap_for_this_machine(notify=False, guard_memfd=True)
+            with contextlib.suppress(OSError):  # the attempt that follows says what came of it
+                seccomp.install(program, listener=False)
+        return -1, Trapped(error=why)
 
     def run(self) -> None:
         spec = self.spec

@@ -7,6 +7,7 @@ then is one gap event. Thread-safe, because traps decide in threads of their own
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter
@@ -50,7 +51,8 @@ class EventLog:
     ) -> None:
         """Start a new chain.
 
-        `on_checkpoint` gets every signed note, `on_trouble` a sentence when writing stops or resumes.
+        `on_checkpoint` gets every signed note, `on_trouble` a sentence when writing stops or resumes; both are called
+        by whichever thread appends, and what `on_trouble` cannot say (an `OSError` of its own) is left unsaid.
         """
         self._descriptor = descriptor
         self._chain = Chain(session)
@@ -60,6 +62,7 @@ class EventLog:
         self._now = now
         self._lock = threading.Lock()
         self._size = os.fstat(descriptor).st_size
+        self._torn = False  # the file is longer than `_size`
         self._uncovered = 0
         self._lost: Counter[str] = Counter()
         self._lost_since: datetime | None = None
@@ -94,24 +97,34 @@ class EventLog:
                 if final is not None:
                     self._write(final)
                 self._checkpoint()
+                if self._uncovered:
+                    self._tell("the event log lacks its last checkpoint: its end is chained but not signed")
                 os.fsync(self._descriptor)
             except OSError as error:
-                self._on_trouble(f"the event log lacks its end: {os.strerror(error.errno or 0)}")
+                self._tell(f"the event log lacks its end: {os.strerror(error.errno or 0)}")
             os.close(self._descriptor)
+            self._descriptor = -1  # the number may be another file's soon, and a late thread must not write to that
 
     def _write(self, event: AnyEvent, moment: datetime | None = None) -> None:
         line = self._chain.prepare(event, moment or self._now())
+        self._mend()
         written = 0
         try:
             while written < len(line):
                 written += os.write(self._descriptor, line[written:])
         except OSError:
-            if written:  # a torn line would break the chain for every reader
-                os.ftruncate(self._descriptor, self._size)
+            self._torn = written > 0
+            self._mend()
             raise
         self._size += len(line)
         self._chain.commit(line)
         self._uncovered += 1
+
+    def _mend(self) -> None:
+        """Cut off what was written of a line that was not written whole: it would break the chain for every reader."""
+        if self._torn:
+            os.ftruncate(self._descriptor, self._size)
+            self._torn = False
 
     def _checkpoint(self) -> None:
         moment = self._now()
@@ -127,7 +140,7 @@ class EventLog:
         if self._lost_since is None:
             self._lost_since = self._now()
             self._lost_reason = os.strerror(error.errno or 0)
-            self._on_trouble(
+            self._tell(
                 f"the event log cannot be written ({self._lost_reason}); execs and grants are denied until it can"
             )
         self._lost[str(event.__struct_config__.tag)] += 1
@@ -144,4 +157,8 @@ class EventLog:
         self._write(gap)
         self._lost_since = None
         self._lost.clear()
-        self._on_trouble(f"the event log can be written again; {gap.lost} events were lost and are counted in it")
+        self._tell(f"the event log can be written again; {gap.lost} events were lost and are counted in it")
+
+    def _tell(self, sentence: str) -> None:
+        with contextlib.suppress(OSError):
+            self._on_trouble(sentence)

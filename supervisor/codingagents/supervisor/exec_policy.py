@@ -2,14 +2,16 @@
 
 First matching rule wins. A denial is *firm* only where the kernel would refuse the program by itself (Landlock
 outside its trees, with the memfd route closed); every other denial is *advisory*, since the kernel reads the tracee's
-memory again after the decision (seccomp_unotify(2)).
+memory again after the decision (seccomp_unotify(2)). A rule is marked by what its path can match, when it is loaded;
+a record by the program that was meant, and never firmer than its rule.
 """
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
@@ -37,27 +39,40 @@ class CompiledRule:
     argv: tuple[bytes, ...]
     firmness: Firmness
 
-    def matches(self, role: Role, path: bytes, resolved: bytes | None, argv: Sequence[bytes]) -> bool:
-        """Say whether the rule covers an exec.
-
-        A deny rule covers the path as written, without its dots, and as resolved: any of them suffices. An allow rule
-        covers only what the path leads to, or `/usr/../tmp/x` and a symlink would pass as what they are not.
-        """
+    def matches(self, role: Role, paths: Iterable[bytes], argv: Sequence[bytes]) -> bool:
+        """Say whether the rule covers an exec by `role` of any of `paths`."""
         if self.role is not None and self.role != role:
             return False
         if self.argv and tuple(argv[: len(self.argv)]) != self.argv:
             return False
-        normal = posixpath.normpath(path)
-        candidates = (resolved if resolved is not None else normal,) if self.allow else (path, normal, resolved)
-        return any(self.pattern.fullmatch(candidate) for candidate in candidates if candidate is not None)
+        return any(map(self.pattern.fullmatch, paths))
 
 
 def glob_pattern(glob: str) -> re.Pattern[bytes]:
-    """Compile a path glob: `*` and `?` stay inside a component, `**` crosses them, all else is literal."""
-    wildcards = {"**": b".*", "*": b"[^/]*", "?": b"[^/]"}
-    tokens = re.split(r"(\*\*|\*|\?)", glob)
-    pieces = [wildcards.get(token) or re.escape(token.encode("utf-8", "surrogateescape")) for token in tokens]
-    return re.compile(b"".join(pieces), re.DOTALL)
+    """Compile a path glob: `*` and `?` (one byte) stay inside a component, `**` crosses them, all else is literal.
+
+    Matching takes at most quadratic time however many wildcards there are, since paths are chosen by whom the rules are
+    against: wildcards are lazy, and what a later wildcard could make up for is never tried again (atomic groups).
+    """
+    first, *others = map(_segment, glob.split("**"))
+    if not others:
+        return re.compile(first, re.DOTALL)
+    crossing = b"".join(b"(?>.*?" + segment + b")" for segment in others[:-1])
+    return re.compile(b"(?>" + first + b")" + crossing + b".*" + others[-1], re.DOTALL)
+
+
+def _segment(glob: str) -> bytes:
+    """Return the expression for a glob without `**`."""
+    return b"/".join(map(_component, glob.split("/")))
+
+
+def _component(glob: str) -> bytes:
+    first, *others = (
+        b"[^/]".join(re.escape(os.fsencode(literal)) for literal in piece.split("?")) for piece in glob.split("*")
+    )
+    if not others:
+        return first
+    return first + b"".join(b"(?>[^/]*?" + piece + b")" for piece in others[:-1]) + b"[^/]*?" + others[-1]
 
 
 def _may_lie_inside(glob: str, tree: str) -> bool:
@@ -83,6 +98,8 @@ class ExecPolicy:
 
     enforce: bool
     rules: tuple[CompiledRule, ...]
+    trees: tuple[bytes, ...]  # beneath which Landlock lets files be executed
+    confined: bool  # Landlock holds, and memfds, which it does not see, cannot be executed
 
     @classmethod
     def compile(cls, spec: ExecSpec, trees: Sequence[str], *, landlock: bool, memfd_closed: bool) -> ExecPolicy:
@@ -98,13 +115,38 @@ class ExecPolicy:
             )
             for rule in spec.rules
         )
-        return cls(enforce=spec.mode == "enforce", rules=rules)
+        return cls(
+            enforce=spec.mode == "enforce",
+            rules=rules,
+            trees=tuple(map(os.fsencode, trees)),
+            confined=landlock and memfd_closed,
+        )
 
     def decide(self, role: Role, path: bytes, resolved: bytes | None, argv: Sequence[bytes]) -> Verdict:
-        """Return the verdict for one exec."""
+        """Return the verdict for one exec: `path` as written and absolute, `resolved` where it leads.
+
+        A deny rule covers the path as written, without its dots, and as resolved: any of them suffices. An allow rule
+        covers only what the path leads to, or `/usr/../tmp/x` and a symlink would pass as what they are not.
+        """
+        normal = b"/" + posixpath.normpath(path).lstrip(b"/")
+        leads_to = normal if resolved is None else resolved
+        names = (path, normal, leads_to)
         for rule in self.rules:
-            if rule.matches(role, path, resolved, argv):
-                return Verdict(rule.allow, rule.text, "rule matched", rule.firmness)
+            if rule.matches(role, (leads_to,) if rule.allow else names, argv):
+                firm = rule.firmness is Firmness.FIRM and self._kernel_refuses(resolved)
+                return Verdict(rule.allow, rule.text, "rule matched", _firmness(firm))
         if self.enforce:
-            return Verdict(False, "", "no rule allows it", Firmness.ADVISORY)
+            return Verdict(False, "", "no rule allows it", _firmness(self._kernel_refuses(resolved)))
         return Verdict(True, "", "observe mode" if resolved is not None else "nothing there", Firmness.ADVISORY)
+
+    def _kernel_refuses(self, resolved: bytes | None) -> bool:
+        """Say whether Landlock forbids this very program; of one that is not there, nothing can be said."""
+        return self.confined and resolved is not None and not any(_is_inside(resolved, tree) for tree in self.trees)
+
+
+def _is_inside(path: bytes, tree: bytes) -> bool:
+    return path == tree or path.startswith(tree.rstrip(b"/") + b"/")
+
+
+def _firmness(firm: bool) -> Firmness:
+    return Firmness.FIRM if firm else Firmness.ADVISORY

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import struct
 from dataclasses import dataclass
@@ -62,17 +63,12 @@ def install(program: bytes, *, listener: bool = True) -> tuple[int, bool]:
         flags = _NEW_LISTENER | _WAIT_KILLABLE_RECV
         return kernel.syscall(number, _SET_MODE_FILTER, flags, ctypes.byref(fprog)), True
     except OSError as error:
-        if error.errno != 22:  # EINVAL
+        if error.errno != errno.EINVAL:
             raise
     return kernel.syscall(number, _SET_MODE_FILTER, _NEW_LISTENER, ctypes.byref(fprog)), False
 
 
-def install_exec_trap() -> tuple[int, bool]:
-    """Install the exec trap's filter for this architecture; see `install`."""
-    return install(exec_trap_for_this_machine())
-
-
-def exec_trap_for_this_machine(*, notify: bool = True) -> bytes:
+def exec_trap_for_this_machine(*, notify: bool, guard_memfd: bool) -> bytes:
     """Return `bpf.exec_trap_program` with this machine's numbers."""
     numbers = kernel.abi()
     return bpf.exec_trap_program(
@@ -82,6 +78,7 @@ def exec_trap_for_this_machine(*, notify: bool = True) -> bytes:
         memfd_create=numbers.memfd_create,
         has_x32=numbers.has_x32,
         notify=notify,
+        guard_memfd=guard_memfd,
     )
 
 

@@ -6,9 +6,11 @@ brings the first line. Everything read is bounded.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+import threading
 
 import trio
 
@@ -28,6 +30,8 @@ class Control:
         self._socket = socket.socket(fileno=os.dup(descriptor)) if self._is_socket else None
         os.set_blocking(descriptor, False)
         self._buffer = wire.LineBuffer()
+        self._unsent = b""
+        self._sending = threading.Lock()
         self.secrets_came = trio.Event()
 
     async def receive_secrets(self) -> SessionSecrets:
@@ -49,19 +53,28 @@ class Control:
             pass  # nothing more is defined in this direction yet
 
     def send(self, message: AnyControl) -> None:
-        """Send a message if the launcher listens; what it does not read in time is not worth blocking for."""
+        """Send a message if the launcher listens; what it does not read in time is not worth blocking for.
+
+        From any thread. A message goes whole or not at all, what was sent of one is completed before the next.
+        """
         if self._socket is None:
             return
-        try:
-            self._socket.send(wire.encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:
-            return
+        with self._sending, contextlib.suppress(OSError):
+            if self._unsent:
+                self._unsent = self._unsent[self._send(self._unsent) :]
+            if not self._unsent:
+                line = wire.encode(message)
+                self._unsent = line[self._send(line) :]
 
     def close(self) -> None:
         """Close both."""
         if self._socket is not None:
             self._socket.close()
         os.close(self._descriptor)
+
+    def _send(self, data: bytes) -> int:
+        assert self._socket is not None
+        return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
     async def _read(self) -> bytes:
         while True:

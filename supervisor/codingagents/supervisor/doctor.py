@@ -24,6 +24,7 @@ from codingagents.supervisor.layers import Facts
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.rundirs import apparmor_label
 from codingagents.trust import errors
+from codingagents.trust.errors import AgentError
 from codingagents.trust.events import AnyEvent, Layer
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Role
@@ -61,47 +62,57 @@ def main(argv: list[str]) -> int:
 
 
 async def _report() -> list[Layer]:
-    engine_seccomp = kernel.status_fields().get("Seccomp", "0")
-    root = os.geteuid() == 0
-    mounting = rundirs.try_mounting()
+    facts = Facts(
+        engine_seccomp=kernel.status_fields().get("Seccomp", "0"),
+        mount_namespace=rundirs.try_mounting(),
+        is_pid1=processes.is_pid1(),
+        apparmor=apparmor_label(),
+        root=os.geteuid() == 0,
+    )
     children = processes.Children()
     reaper = Reaper(children)
-    trees = ExecSpec().trees
     with tempfile.TemporaryDirectory(prefix="coding-agents-doctor-") as directory:
         os.chmod(directory, 0o755)  # noqa: S103 -- the probe's UID must reach the file; nothing else is in it
+        probe_file = rundirs.write_probe_file(f"{directory}/self-test")
         async with trio.open_nursery() as nursery:
             await nursery.start(reaper.run)
             stub = StubProcess(children, stdio={2: 2})
-            settings = TrapSettings(
-                exec_spec=ExecSpec(),
-                log=_NoLog(),
-                scrubber=Scrubber({}),
-                rearm_death_signal=True,
-                on_trouble=lambda sentence: None,
-            )
-            role = ConfinedRole(stub, Role.AGENT, settings)
-            spec = ConfineSpec(
-                argv=[],
-                environment={},
-                working_directory="/",
-                uid=_UID if root else None,
-                gid=_UID,
-                groups=[],
-                umask=0o022,
-                execute_trees=sorted({*trees, *map(os.path.realpath, trees)}),
-                probe_file=rundirs.write_probe_file(f"{directory}/self-test"),
-                probe_nonce=randomness.token_hex(16),
-                death_signal=True,
-            )
-            facts = Facts(
-                is_pid1=processes.is_pid1(),
-                mount_namespace=mounting,
-                engine_seccomp=engine_seccomp,
-                apparmor=apparmor_label(),
-                root=root,
-            )
-            rows = await role.confine(spec, facts)
-            role.close()
+            failure: AgentError | None = None
+            try:
+                rows = await _confine(stub, facts, probe_file)
+            except AgentError as error:
+                failure = error  # raised in here, the nursery would wrap it
             await reaper.wait(stub.child)
             nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     return rows
+
+
+async def _confine(stub: StubProcess, facts: Facts, probe_file: str) -> list[Layer]:
+    trees = ExecSpec().trees
+    settings = TrapSettings(
+        exec_spec=ExecSpec(),
+        log=_NoLog(),
+        scrubber=Scrubber({}),
+        rearm_death_signal=True,
+        on_trouble=lambda sentence: None,
+    )
+    spec = ConfineSpec(
+        argv=[],
+        environment={},
+        working_directory="/",
+        uid=_UID if facts.root else None,
+        gid=_UID,
+        groups=[],
+        umask=0o022,
+        execute_trees=sorted({*trees, *map(os.path.realpath, trees)}),
+        probe_file=probe_file,
+        probe_nonce=randomness.token_hex(16),
+        death_signal=True,
+    )
+    role = ConfinedRole(stub, Role.AGENT, settings)
+    try:
+        return await role.confine(spec, facts)
+    finally:
+        role.close()

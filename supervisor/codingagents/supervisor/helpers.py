@@ -19,8 +19,8 @@ from codingagents.rewrite.placeholders import names as placeholder_names
 from codingagents.rewrite.specs import Cloned, CloneRequest, HelperSpec, RemoteSpec
 from codingagents.supervisor.early import ZygoteProcess
 from codingagents.supervisor.event_log import EventLog
-from codingagents.supervisor.lifecycle import Do, Happened, Helper, State, step
-from codingagents.supervisor.processes import Child, Children
+from codingagents.supervisor.lifecycle import MAX_BACKOFF_SECONDS, Do, Happened, Helper, State, step
+from codingagents.supervisor.processes import Child, Children, Exit
 from codingagents.supervisor.quota import Quota
 from codingagents.supervisor.reaper import Reaper
 from codingagents.trust import facts, wire
@@ -42,6 +42,7 @@ from codingagents.trust.vocabulary import Secret
 MAX_FACT: Final = 64 * 1024  # bytes of one line
 _BACKLOG: Final = 128
 _CLONE_SECONDS: Final = 10.0
+_CLOSED_SECONDS: Final = 5.0  # for a helper to end once its channel is closed
 
 
 class Zygote:
@@ -63,8 +64,11 @@ class Zygote:
             try:
                 with trio.fail_after(_CLONE_SECONDS):
                     await self._socket.sendmsg([wire.encode(CloneRequest(server=server))], rights)
-                    data, ancillary, _, _ = await self._socket.recvmsg(4096, socket.CMSG_SPACE(4))
-            except (OSError, trio.TooSlowError) as error:
+                    data, ancillary, _, _ = await self._socket.recvmsg(
+                        4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+                    )
+            except (OSError, trio.ClosedResourceError, trio.TooSlowError) as error:
+                self._socket.close()  # an answer that comes late would be taken for the next request's
                 raise ProcessError(f"the zygote does not answer: {error or 'timeout'}") from None
             received = array.array("i")
             for _, _, payload in ancillary:
@@ -74,7 +78,10 @@ class Zygote:
             answer: Cloned = wire.decode(Cloned, data)
             if answer.pid is None or len(received) != 1:
                 raise ProcessError(f"the zygote made no helper: {answer.error}")
-            return self._children.adopt(answer.pid, received[0])
+            try:
+                return self._children.adopt(answer.pid, received[0])
+            except ProcessLookupError as error:
+                raise ProcessError(str(error.strerror)) from None
 
     def close(self) -> None:
         """Let it end: EOF is its signal."""
@@ -124,13 +131,15 @@ class HelperKeeper:
         agent_uid: int,
         secrets: Mapping[str, Secret],
     ) -> None:
-        """Give the helper only those of `secrets` that its headers name."""
+        """Give the helper only those of `secrets` that its headers name; one that is missing is a `ProcessError`."""
         self._slot = slot
         self._zygote = zygote
         self._children = children
         self._reaper = reaper
         self._log = log
         needed = {name for header in slot.remote.headers for name in placeholder_names(header.template)}
+        if missing := sorted(needed - secrets.keys()):
+            raise ProcessError(f"server {slot.remote.name} needs secrets that did not come: {', '.join(missing)}")
         self._spec = HelperSpec(
             remote=slot.remote,
             uid=slot.uid,
@@ -199,11 +208,12 @@ class HelperKeeper:
     async def _live_once(self, attempt: int) -> tuple[int, int, str]:
         """Make a helper and return (pid, exit code, reason) when it has ended."""
         name = self._slot.remote.name
-        try:
-            # A helper is a grant in action: what cannot be recorded is not made.
-            self._log.append(HelperStarting(server=name, user_id=self._slot.uid, attempt=attempt))
-        except EventLogError as error:
-            return 0, 1, str(error)
+        starting = HelperStarting(server=name, user_id=self._slot.uid, attempt=attempt)
+        # A helper is a grant in action: what cannot be recorded is not made, until it can be.
+        while not self._record(starting):
+            with trio.move_on_after(MAX_BACKOFF_SECONDS):
+                await self._stopping.wait()
+                return 0, 1, "stopped while the event log could not be written"
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -217,11 +227,18 @@ class HelperKeeper:
         ours.setblocking(False)
         async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
             reason = await self._converse(stream, child)
-        ended = await self._reaper.wait(child)
+        ended = await self._end(child)
         self._child = None
         if ended.signal is not None:
-            reason = f"killed by {signal.Signals(ended.signal).name}"
+            reason = f"killed by {_signal_name(ended.signal)}"
         return child.pid, ended.code, reason or f"exited with {ended.code}"
+
+    async def _end(self, child: Child) -> Exit:
+        """Wait for a helper whose channel is closed: one that lives on would serve without being heard."""
+        with trio.move_on_after(_CLOSED_SECONDS):
+            return await self._reaper.wait(child)
+        self._children.signal(child, signal.SIGKILL)
+        return await self._reaper.wait(child)
 
     async def _converse(self, stream: trio.SocketStream, child: Child) -> str:
         """Send the spec, then record facts until EOF; return a reason where the helper was ended by us."""
@@ -240,6 +257,8 @@ class HelperKeeper:
             # A helper that speaks nonsense may be an attacker's: it does not get to go on.
             self._children.signal(child, signal.SIGKILL)
             return f"sent what is no fact: {error}"
+        finally:
+            self._tell_dropped(quota)
         return reason
 
     def _take(self, fact: facts.AnyFact, child: Child, quota: Quota) -> str:
@@ -251,10 +270,13 @@ class HelperKeeper:
             self._happened(Happened.READY)
         if not quota.take(trio.current_time()):
             return ""
-        if dropped := quota.forgive():
-            self._record(FactsDropped(server=self._slot.remote.name, dropped=dropped))
+        self._tell_dropped(quota)
         self._record(self._event(fact, child))
         return ""
+
+    def _tell_dropped(self, quota: Quota) -> None:
+        if dropped := quota.forgive():
+            self._record(FactsDropped(server=self._slot.remote.name, dropped=dropped))
 
     def _event(self, fact: facts.AnyFact, child: Child) -> AnyEvent:
         """Stamp a fact with what the channel says of its source; a helper cannot speak for another."""
@@ -288,8 +310,16 @@ class HelperKeeper:
                 return FactsDropped(server=server, dropped=fact.count)
         raise AssertionError(fact)
 
-    def _record(self, event: AnyEvent) -> None:
+    def _record(self, event: AnyEvent) -> bool:
         try:
             self._log.append(event)
         except EventLogError:
-            return  # counted as lost by the log; a gap event will tell
+            return False  # counted as lost by the log; a gap event will tell
+        return True
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -36,6 +36,7 @@ class RunDirs:
 
     why_plain: str = ""
     made: list[str] = field(default_factory=list)
+    filled: list[str] = field(default_factory=list)  # those that the image brought along, empty
 
     @property
     def clients(self) -> str:
@@ -53,11 +54,15 @@ class RunDirs:
         return f"{ROOT}/self-test"
 
     def remove(self) -> None:
-        """Remove plain directories that this session made; tmpfs ends with its mount namespace."""
+        """Remove plain directories that this session made or filled; tmpfs ends with its mount namespace."""
         for path in reversed(self.made):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(path)
+        for path in self.filled:
+            for entry in os.scandir(path):
+                shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
         self.made.clear()
+        self.filled.clear()
 
 
 def prepare(*, why_plain: str, agent_uid: int, agent_gid: int) -> RunDirs:
@@ -67,13 +72,16 @@ def prepare(*, why_plain: str, agent_uid: int, agent_gid: int) -> RunDirs:
     """
     dirs = RunDirs(why_plain=why_plain)
     for path, options, flags in _MOUNTS:
-        if not dirs.why_plain:
+        if dirs.why_plain:
+            _make_plain(dirs, path, 0o755 if path == ROOT else 0o700)
+            continue
+        try:
             os.makedirs(path, exist_ok=True)
             kernel.mount("coding-agents", path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | flags, options)
-        else:
-            _make_plain(dirs, path, 0o755 if path == ROOT else 0o700)
-    os.mkdir(dirs.clients, 0o755)
-    os.mkdir(dirs.home, 0o700)
+        except OSError as error:
+            raise ProcessError(f"cannot have a tmpfs on {path}: {error.strerror}; let the engine mount one") from None
+    _make_directory(dirs.clients, 0o755)
+    _make_directory(dirs.home, 0o700)
     os.chown(dirs.home, agent_uid, agent_gid)
     write_probe_file(dirs.probe_file)
     return dirs
@@ -108,9 +116,14 @@ def apparmor_label() -> str:
         return ""
 
 
+def _make_directory(path: str, mode: int) -> None:
+    os.mkdir(path, mode)
+    os.chmod(path, mode)  # whatever the umask was
+
+
 def _make_plain(dirs: RunDirs, path: str, mode: int) -> None:
     try:
-        os.mkdir(path, mode)
+        _make_directory(path, mode)
     except FileExistsError:
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
@@ -119,6 +132,8 @@ def _make_plain(dirs: RunDirs, path: str, mode: int) -> None:
             raise ProcessError(
                 f"{path} is not empty: another session runs here, or one was killed; remove it"
             ) from None
+        os.chmod(path, mode)
+        dirs.filled.append(path)
         return
     except OSError as error:
         raise ProcessError(f"cannot create {path}: {error.strerror}; mount a tmpfs there") from None

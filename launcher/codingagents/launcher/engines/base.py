@@ -18,7 +18,8 @@ class Engine(Protocol):
     def prepare(self) -> None:
         """Take what the session will need of this process; writes nothing. Raises `UsageError` or `ProcessError`.
 
-        It comes first, so that an engine that cannot work here leaves no trace of a session.
+        It comes first, so that an engine that cannot work here leaves no trace of a session. Signals that are meant for
+        the session may wait from then on, until `start` passes them on.
         """
 
     def start(self, directory: Path, secrets: SessionSecrets, on_control: Callable[[AnyControl], None]) -> int:

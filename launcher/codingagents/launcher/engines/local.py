@@ -34,24 +34,32 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class LocalEngine:
     """Runs `supervisor` (its argv up to the subcommand) with what it may see of `environment`."""
 
     environment: Mapping[str, str]
     supervisor: Sequence[str] = SUPERVISOR
+    _forwarder: Forwarder | None = dataclasses.field(default=None, init=False, repr=False)
 
     def prepare(self) -> None:
-        """Have the next child of this process be PID 1 of a new namespace; works once, see the module."""
+        """Have the next child of this process be PID 1 of a new namespace; works once, see the module.
+
+        From here on the forwarded signals wait for that child: what the caller writes for the session is written
+        whole, and a stop that comes meanwhile is the session's to record.
+        """
         if _libc.unshare(_CLONE_NEWPID) != 0:
             raise ProcessError(
                 f"the local engine needs CAP_SYS_ADMIN to make a PID namespace ({os.strerror(ctypes.get_errno())}); "
                 "run it as root outside of containers, or in a container started with --cap-add SYS_ADMIN"
             )
+        self._forwarder = Forwarder()
 
     def start(self, directory: Path, secrets: SessionSecrets, on_control: Callable[[AnyControl], None]) -> int:
         """See `Engine.start`. The forwarded signals stay blocked in this process afterwards."""
-        forwarder = Forwarder()
+        forwarder = self._forwarder
+        if forwarder is None:
+            raise RuntimeError("prepare comes before start")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             pid = self._spawn(directory, theirs.fileno(), forwarder.inherited_mask)

@@ -1,0 +1,175 @@
+"""The agent of session tests: does what each JSON line on its standard input says, and answers each with one line.
+
+Knows only the client configuration that the session wrote for it, and the standard library. It judges nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+CONFIG = "/run/coding-agents/clients/claude/mcp.json"
+
+_held: dict[str, tuple[http.client.HTTPConnection, http.client.HTTPResponse]] = {}
+_heard: list[str] = []
+
+
+def endpoint(server: str) -> tuple[str, int, str, str]:
+    with open(CONFIG) as file:
+        entry = json.load(file)["mcpServers"][server]
+    url = urlsplit(entry["url"])
+    return url.hostname or "", url.port or 0, url.path, entry["headers"]["Authorization"]
+
+
+def _send(server: str, below: str) -> http.client.HTTPConnection:
+    host, port, path, bearer = endpoint(server)
+    connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection.request("POST", path + below, "{}", {"Authorization": bearer, "Content-Type": "application/json"})
+    return connection
+
+
+def post(server: str, below: str = "") -> dict[str, Any]:
+    """Ask the server, and say what came back and after how long."""
+    begun = time.monotonic()
+    answer: dict[str, Any]
+    try:
+        connection = _send(server, below)
+        response = connection.getresponse()
+        answer = {"status": response.status, "body": response.read().decode()}
+        connection.close()
+    except (OSError, http.client.HTTPException) as error:
+        answer = {"status": None, "error": type(error).__name__}
+    return answer | {"seconds": time.monotonic() - begun}
+
+
+def begin(server: str, below: str) -> dict[str, Any]:
+    """Ask the server, and leave the answer unfinished after its first line."""
+    connection = _send(server, below)
+    response = connection.getresponse()
+    _held[server] = connection, response
+    return {"status": response.status, "line": response.readline().decode()}
+
+
+def finish(server: str) -> dict[str, Any]:
+    """Read the rest of what `begin` began."""
+    connection, response = _held.pop(server)
+    try:
+        return {"rest": response.read().decode(), "error": None}
+    except (OSError, http.client.HTTPException) as error:
+        return {"rest": None, "error": type(error).__name__}
+    finally:
+        connection.close()
+
+
+def run(*argv: str) -> dict[str, Any]:
+    """Run a program to its end."""
+    try:
+        done = subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    except OSError as error:
+        return {"errno": errno.errorcode.get(error.errno or 0), "code": None}
+    return {"errno": None, "code": done.returncode, "output": done.stdout.decode()}
+
+
+def run_many(count: int, at_once: int) -> dict[str, int]:
+    """Run /bin/true so often, from so many threads; return how often each outcome came."""
+    outcomes: dict[str, int] = {}
+    lock = threading.Lock()
+
+    def work(numbers: range) -> None:
+        for number in numbers:
+            done = run("/bin/true", f"exec-{number}")
+            with lock:
+                key = str(done["errno"] or done["code"])
+                outcomes[key] = outcomes.get(key, 0) + 1
+
+    threads = [threading.Thread(target=work, args=(range(first, count, at_once),)) for first in range(at_once)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def call(name: str, *arguments: Any) -> str:
+    """Call a function of `os` and return the errno's name, or "" where it worked."""
+    try:
+        getattr(os, name)(*arguments)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "?")
+    return ""
+
+
+def status() -> dict[str, str]:
+    with open("/proc/self/status") as file:
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+
+
+def daemonise(*argv: str) -> None:
+    """Leave a program running that is no longer below us: forked twice, in a session of its own."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(null, number)
+            os.execv(argv[0], argv)
+        os._exit(0)
+    os.wait()
+
+
+def listen(*names: str) -> None:
+    """Note these signals instead of acting on them."""
+    for name in names:
+        signal.signal(getattr(signal, name), lambda number, _: _heard.append(signal.Signals(number).name))
+
+
+def heard() -> list[str]:
+    return list(_heard)
+
+
+def ignore(*names: str) -> None:
+    for name in names:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def die(name: str) -> None:
+    os.kill(os.getpid(), getattr(signal, name))
+
+
+def whoami() -> dict[str, int]:
+    return {"pid": os.getpid(), "parent": os.getppid()}
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    verb.__name__: verb
+    for verb in (
+        *(endpoint, post, begin, finish),
+        *(run, run_many, daemonise, call, status, whoami),
+        *(listen, heard, ignore, leave, die),
+    )
+}
+
+
+def main() -> None:
+    print(json.dumps("up"), flush=True)
+    # Not `for line in sys.stdin`: its read-ahead is not retried after a signal in every version.
+    while line := sys.stdin.readline():
+        verb, *arguments = json.loads(line)
+        print(json.dumps(VERBS[verb](*arguments)), flush=True)
+
+
+main()

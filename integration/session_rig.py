@@ -1,0 +1,478 @@
+"""Whole sessions for integration tests: a TLS upstream, a configuration, and `coding-agents run` around an agent.
+
+    with Upstream() as upstream, Sessions() as sessions:
+        with sessions.start(mode, sessions.config(upstream.server("good"))) as session:
+            assert session.ask("post", "good")["status"] == 200
+        session.assert_nothing_is_left()
+
+A session runs in one of two ways: `pid1`, by the launcher's local engine, and `subreaper`, where this process plays the
+launcher to a supervisor that is no PID 1. Every process of a session carries a mark that is inherited whatever its
+environment and parents are (a resource limit), so that a test can say what is left of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import random
+import re
+import select
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import pytest
+
+import pki
+from codingagents.launcher import session_dir, uids
+from codingagents.launcher.anchors import read_anchors
+from codingagents.launcher.run import AGENT_PATH, read_config
+from codingagents.rewrite.plan import anchor_sources, plan_session, uid_plan
+from codingagents.rewrite.specs import SessionSecrets
+from codingagents.trust import checkpoint, wire
+from codingagents.trust.encoding import Record, decode_line
+from codingagents.trust.events import Event, HelperReady
+from codingagents.trust.logfile import read_lines
+from codingagents.trust.verify import Verified, verify_log
+from codingagents.trust.vocabulary import Secret, SessionId
+
+PATIENCE = 20.0  # seconds; only a failing test waits that long
+TOKEN = "upstream-token-of-this-session-0123456789"
+RUN_DIRECTORIES = ("/run/coding-agents", "/run/agent-secrets", "/run/agent-data", "/run/agent-data-export")
+MODES = ("pid1", "subreaper")
+every_mode = pytest.mark.parametrize("mode", MODES)
+_PYTHON = (sys.executable, "-I", "-m")
+_AGENT_SOURCE = Path(__file__).with_name("session_agent.py")
+_UID_SPAN = 64  # IDs that one session is given at most
+_MARKS = range(600_000, 800_000)  # of RLIMIT_MSGQUEUE, in bytes; nothing here uses POSIX queues
+
+_Event = TypeVar("_Event", bound=Event)
+
+
+def wait_until(condition: Callable[[], Any], what: str, *, patience: float = PATIENCE, pause: float = 0.01) -> Any:
+    """Return the first true value of `condition()`, or fail with `what`."""
+    deadline = time.monotonic() + patience
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(pause)
+    return value
+
+
+# -- the upstream -------------------------------------------------------------------------------------------------
+
+
+class Upstream:
+    """A TLS server, a thread a connection; what it does depends on the last part of the request's path.
+
+    "" answers, "hold" answers after `release`, "stream" sends an event and ends the stream after `release`. With
+    `tls=False` it accepts and never says a word.
+    """
+
+    def __init__(self, *, tls: bool = True) -> None:
+        self._root = pki.make_root()
+        self._leaf = self._root.issue(["upstream.test"])
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self.received = b""  # application bytes of all connections
+        self.release = threading.Event()
+
+    def server(self, name: str, *, pins: str = "right", limits: str = "") -> str:
+        """Return the tables of config.toml for a server that stands here."""
+        used = (self._root if pins == "right" else pki.make_root("Another")).pin
+        expires = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=100)
+        return f"""
+            [mcp_servers.{name}]
+            url = "https://upstream.test/mcp"
+            connect_to = "127.0.0.1:{self.port}"
+            bearer_token_env_var = "TOKEN"
+            [mcp_servers.{name}.tls]
+            ca = "custom"
+            ca_file = "{self._directory.name}/root.pem"
+            [mcp_servers.{name}.tls.pins]
+            expires = {expires.isoformat()}
+            pin = [ {{ spki = "{used}" }}, {{ spki = "{pki.make_root("Backup").pin}", backup = true }} ]
+            [mcp_servers.{name}.limits]
+            {limits}
+        """
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # `__exit__` shuts the listener down
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                self._open.append(connection)
+                if self._tls:
+                    threading.Thread(target=self._attend, args=(connection,), daemon=True).start()
+
+    def _attend(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            stream = self._context.wrap_socket(connection, server_side=True)
+            self._open.append(stream)
+            while request := self._read_request(stream):
+                self._answer(stream, request)
+
+    def _read_request(self, stream: ssl.SSLSocket) -> bytes:
+        """Return the next request; all have the body {} (see `session_agent`)."""
+        data = b""
+        while not data.endswith(b"\r\n\r\n{}"):
+            piece = stream.recv(65536)
+            if not piece:
+                return b""
+            self.received += piece
+            data += piece
+        return data
+
+    def _answer(self, stream: ssl.SSLSocket, request: bytes) -> None:
+        behaviour = request.split(b" ", 2)[1].removeprefix(b"/mcp").strip(b"/")
+        if behaviour == b"stream":
+            stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            stream.sendall(b"d\r\ndata: first\n\n\r\n")
+            self.release.wait()
+            stream.sendall(b"0\r\n\r\n")
+            return
+        if behaviour == b"hold":
+            self.release.wait()
+        known = f"\r\nauthorization: bearer {TOKEN}\r\n".encode() in request.lower()
+        stream.sendall(b"HTTP/1.1 %d Whatever\r\nContent-Length: 2\r\n\r\nok" % (200 if known else 401))
+
+    def __enter__(self) -> Self:
+        self._directory = tempfile.TemporaryDirectory(prefix="session-upstream-")
+        (Path(self._directory.name) / "root.pem").write_text(self._root.pem)
+        leaf = Path(self._directory.name) / "leaf.pem"
+        leaf.write_text(self._leaf.chain_pem + self._leaf.key_pem)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(leaf)
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release.set()
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._directory.cleanup()
+
+
+# -- sessions -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A home directory of the launcher's user, and a directory that an agent can reach."""
+
+    home: Path
+    open: Path
+
+    @property
+    def agent(self) -> list[str]:
+        """The command line of the agent that does what it is told."""
+        return ["/usr/bin/python3", "-I", str(self.open / _AGENT_SOURCE.name)]
+
+    @property
+    def base(self) -> Path:
+        return self.home / ".config" / "coding-agents"
+
+
+@contextlib.contextmanager
+def place() -> Iterator[Place]:
+    with contextlib.ExitStack() as stack:
+        home, reachable = (
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"session-{name}-"))).resolve()
+            for name in ("home", "open")
+        )
+        reachable.chmod(0o755)
+        shutil.copy(_AGENT_SOURCE, reachable)
+        (reachable / _AGENT_SOURCE.name).chmod(0o644)
+        yield Place(home=home, open=reachable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """Which session to start."""
+
+    where: Place
+    config: Path
+    command: list[str]
+    directory: Path
+    uid_base: int  # the agent's UID
+    mark: int
+    agent: str
+    before: list[str]  # comes before the module's name
+
+    def argv(self, module: str, *words: object) -> list[str]:
+        return [*self.before, "prlimit", f"--msgqueue={self.mark}:", *_PYTHON, module, *map(str, words)]
+
+
+class Session:
+    """One session, seen from outside by root.
+
+    `process` is the launcher or, in mode `subreaper`, the supervisor, and `control` then the launcher's end.
+    """
+
+    def __init__(self, order: _Order, process: subprocess.Popen[bytes], control: socket.socket | None) -> None:
+        self.process = process
+        self.directory = order.directory
+        self.uid_base = order.uid_base
+        self.control = control
+        self._trusted = order.where.base / "trusted"
+        self._mark = order.mark
+        self._buffer = b""
+        self._errors = b""
+
+    # -- what it says
+
+    def line(self) -> str:
+        while b"\n" not in self._buffer:
+            assert self.process.stdout is not None
+            ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+            assert ready, f"the agent says nothing: {self.stderr()}"
+            data = os.read(self.process.stdout.fileno(), 1 << 16)
+            assert data, f"the agent is gone: {self.stderr()}"
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode()
+
+    def tell(self, verb: str, *arguments: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([verb, *arguments]).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> Any:
+        return json.loads(self.line())
+
+    def ask(self, verb: str, *arguments: Any) -> Any:
+        self.tell(verb, *arguments)
+        return self.answer()
+
+    def stderr(self) -> str:
+        """Return what launcher and supervisor printed until now."""
+        assert self.process.stderr is not None
+        while not self.process.stderr.closed and select.select([self.process.stderr], [], [], 0)[0]:
+            data = os.read(self.process.stderr.fileno(), 1 << 16)
+            if not data:
+                break
+            self._errors += data
+        return self._errors.decode()
+
+    def sentences(self) -> list[str]:
+        """Return the lines of `stderr` without those that the launcher prints after every session."""
+        noise = ("coding-agents: session ", "coding-agents: verify it with: ")
+        return [line for line in self.stderr().splitlines() if not line.startswith(noise)]
+
+    def wait(self) -> int:
+        """Return the exit code as a shell would see it."""
+        code = self.process.wait(PATIENCE)
+        return code if code >= 0 else 128 - code
+
+    # -- its event log
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "events.jsonl"
+
+    def records(self) -> list[Record]:
+        if not self.log.exists():
+            return []
+        return [decode_line(line) for line in read_lines(str(self.log), open_ok=True)]
+
+    def events(self, kind: type[_Event]) -> list[_Event]:
+        return [record.event for record in self.records() if isinstance(record.event, kind)]
+
+    def event(self, kind: type[_Event], **fields: Any) -> _Event:
+        """Wait for the first event of `kind` with these fields."""
+
+        def found() -> _Event | None:
+            for event in self.events(kind):
+                if all(getattr(event, name) == value for name, value in fields.items()):
+                    return event
+            return None
+
+        result: _Event = wait_until(found, f"an event {kind.__name__} with {fields}")
+        return result
+
+    def verify(self) -> Verified:
+        """Prove the finished log with the key that lies outside the session."""
+        key_file = self._trusted / f"{self.records()[0].session}.pub"
+        key = checkpoint.parse_key_line(key_file.read_text())
+        return verify_log(read_lines(str(self.log)), key.public_key, expect_session=key.session)
+
+    # -- its processes
+
+    def pids(self) -> list[int]:
+        """Return every process that was started for this session and is there, the launcher included."""
+        return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _mark_of(pid) == self._mark]
+
+    def named(self, name: str) -> int:
+        """Return the process of that name as the kernel has it: `helper zygote`, `helper NAME`."""
+        return int(wait_until(lambda: [pid for pid in self.pids() if comm(pid) == name[:15]], f"a process {name}")[0])
+
+    def of_agent(self) -> list[int]:
+        return [pid for pid in self.pids() if fields(pid).get("Uid", "").split()[:1] == [str(self.uid_base)]]
+
+    def supervisor(self) -> int:
+        return int(wait_until(self.supervisors, "a supervisor")[0])
+
+    def supervisors(self) -> list[int]:
+        """Return the supervisor, if it is there already."""
+        argv = [(pid, command_line(pid)) for pid in self.pids()]
+        return [pid for pid, words in argv if words[3:5] == ["codingagents.supervisor", "init"]]
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def assert_nothing_is_left(self) -> None:
+        """Processes, mounts, sockets and files: to be called once the session has ended."""
+        wait_until(lambda: not self.pids(), "the end of every process of the session", patience=5)
+        for path in RUN_DIRECTORIES:
+            assert not os.path.exists(path) or not os.listdir(path), f"{path} is not empty"
+        mounts = Path("/proc/self/mountinfo").read_text()
+        assert not re.findall(r"/run/(?:coding-agents|agent-)\S*", mounts)
+        for ready in self.events(HelperReady):
+            host, _, port = ready.listen.rpartition(":")
+            with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port))):
+                pass
+        assert "coding-agents" not in Path("/proc/net/unix").read_text()
+        if self.directory.exists():
+            assert {path.name for path in self.directory.iterdir()} <= {"session.json", "events.jsonl"}
+
+    def end(self) -> None:
+        """Kill what still runs."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        self.stderr()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr, self.control):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+def command_line(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+    return []
+
+
+def comm(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    return ""
+
+
+def fields(pid: int) -> dict[str, str]:
+    """Return /proc/PID/status, empty where there is no such process."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return {}
+
+
+def _mark_of(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        found = re.search(r"Max msgqueue size +(\d+)", Path(f"/proc/{pid}/limits").read_text())
+        return int(found[1]) if found else 0
+    return 0
+
+
+# -- starting one -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def start(
+    mode: str,
+    where: Place,
+    config: str,
+    command: Sequence[str] = (),
+    *,
+    directory: Path | None = None,
+    prefix: Sequence[str] = (),
+    agent: str = "claude",
+) -> Iterator[Session]:
+    """Start a session of `command` (by default the agent that does what it is told); kill what is left at the end.
+
+    `prefix` comes before the whole command line.
+    """
+    uid_base = uids.choose_base(_UID_SPAN, start=random.randrange(10_000), taken=uids.has_account)
+    file = where.home / f"config-{uid_base}.toml"
+    file.write_text(textwrap.dedent(config))
+    order = _Order(
+        where=where,
+        config=file,
+        command=list(command) or where.agent,
+        directory=directory or where.home / f"session-{uid_base}",
+        uid_base=uid_base,
+        mark=random.choice(_MARKS),
+        agent=agent,
+        before=list(prefix),
+    )
+    session = (_run_launcher if mode == "pid1" else _run_supervisor)(order)
+    try:
+        yield session
+    finally:
+        session.end()
+
+
+def _popen(argv: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, **options)
+
+
+def _run_launcher(order: _Order) -> Session:
+    words = [
+        *("run", "--config", order.config, "--workspace", order.where.open, "--secret", "TOKEN=env:UPSTREAM_TOKEN"),
+        *("--uid-base", order.uid_base, "--session-dir", order.directory, "--agent", order.agent, "--", *order.command),
+    ]
+    environment = {"HOME": str(order.where.home), "PATH": os.environ["PATH"], "UPSTREAM_TOKEN": TOKEN}
+    return Session(order, _popen(order.argv("codingagents.launcher", *words), env=environment), None)
+
+
+def _run_supervisor(order: _Order) -> Session:
+    """Do what the launcher does, without its PID namespace."""
+    parsed, digest = read_config(order.config)
+    now = datetime.datetime.now(datetime.UTC)
+    key = checkpoint.new_key(os.urandom(32))
+    spec = plan_session(
+        parsed,
+        session=session_dir.new_session_id(now.date(), os.urandom(4)),
+        agent=order.agent,
+        engine="local",
+        uids=uid_plan(order.uid_base, [server.name for server in parsed.active]),
+        secret_names_available={"TOKEN"},
+        anchors=read_anchors(anchor_sources(parsed)),
+        command=order.command,
+        working_directory=str(order.where.open),
+        environment={"PATH": AGENT_PATH},
+        public_key=checkpoint.public_key(key),
+        config_sha256=digest,
+        today=now.date(),
+    )
+    files = session_dir.place(SessionId(spec.session), base=order.where.base, directory=order.directory)
+    session_dir.create(files, spec)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        number = theirs.fileno()
+        words = ["init", "--session", order.directory, "--control-fd", number]
+        argv = order.argv("codingagents.supervisor", *words)
+        process = _popen(argv, pass_fds=[number], env={"PATH": AGENT_PATH})
+    secrets = SessionSecrets(secrets={"TOKEN": Secret(TOKEN)} if parsed.active else {}, signing_key=key)
+    with contextlib.suppress(BrokenPipeError):  # it may have been stopped already
+        ours.sendall(wire.encode(secrets, reveal_secrets=True))
+    return Session(order, process, ours)

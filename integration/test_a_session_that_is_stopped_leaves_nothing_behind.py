@@ -1,0 +1,149 @@
+"""A session is stopped or killed at every point of its start: nothing of it is left then, and its log is whole."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import session_rig as rig
+from codingagents.trust.events import AgentStarted, SessionEnded
+from session_rig import Place, Session, Upstream, every_mode
+
+AT_ONCE = 2  # sessions; more would only slow one another down
+TERMS = 40  # points in time from nothing to one and a half times the start
+KILLS = 10
+STOPPED = 128 + signal.SIGTERM
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def where() -> Iterator[Place]:
+    with rig.place() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def config(upstream: Upstream) -> str:
+    return upstream.server("one") + upstream.server("two")
+
+
+@functools.cache
+def start_seconds(mode: str, where: Place, config: str) -> float:
+    """How long it takes until the agent runs, with as many sessions at once as in the tests."""
+
+    def once(_: int) -> float:
+        begun = time.monotonic()
+        with rig.start(mode, where, config) as session:
+            assert session.answer() == "up"
+            return time.monotonic() - begun
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return statistics.median(pool.map(once, range(2 * AT_ONCE)))
+
+
+def sweep(
+    mode: str, where: Place, config: str, count: int, stop: Callable[[Session], object]
+) -> list[tuple[float, int, Session]]:
+    """Start `count` sessions, call `stop` on each a little later after its start, and return (delay, code, session)."""
+    longest = 1.5 * start_seconds(mode, where, config)
+
+    def once(number: int) -> tuple[float, int, Session]:
+        delay = longest * number / (count - 1)
+        with rig.start(mode, where, config) as session:
+            time.sleep(delay)
+            stop(session)
+            code = session.wait()
+            session.assert_nothing_is_left()
+        return delay, code, session
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(once, range(count)))
+
+
+def assert_log_is_whole(session: Session, code: int) -> None:
+    """A log, where the session had come to have one, tells of the end and verifies."""
+    if session.log.exists():
+        assert session.verify().closed
+        (ended,) = session.events(SessionEnded)
+        assert ended.exit_code == code
+
+
+@every_mode
+def test_sigterm_at_any_moment_of_the_start(mode: str, where: Place, config: str) -> None:
+    """Exit 143, nothing left; the points reach from before the first instruction to a running agent."""
+    ends = sweep(mode, where, config, TERMS, lambda session: session.signal(signal.SIGTERM))
+    for delay, code, session in ends:
+        assert code == STOPPED, f"after {delay:.3f} s: {session.stderr()}"
+        assert session.sentences() == []
+        assert_log_is_whole(session, STOPPED)
+    # The sweep would prove little if it did not reach both ends.
+    assert not ends[0][2].log.exists()
+    assert ends[-1][2].events(AgentStarted)
+
+
+@every_mode
+def test_sigterm_to_the_supervisor_after_each_line_of_its_log(mode: str, where: Place, config: str) -> None:
+    """As an engine does it, which knows no launcher."""
+    with rig.start(mode, where, config) as session:
+        session.event(AgentStarted)
+        lines = len(session.records())
+
+    def once(number: int) -> int:
+        with rig.start(mode, where, config) as session:
+            rig.wait_until(
+                lambda: session.log.exists() and session.log.read_bytes().count(b"\n") >= number, "a line", pause=0.001
+            )
+            os.kill(session.supervisor(), signal.SIGTERM)
+            assert session.wait() == STOPPED
+            session.assert_nothing_is_left()
+        assert_log_is_whole(session, STOPPED)
+        return len(session.records())
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        assert lines > 5
+        list(pool.map(once, range(1, lines + 1)))
+
+
+@every_mode
+def test_the_death_of_the_launcher_at_any_moment(mode: str, where: Place, config: str) -> None:
+    """The end of its control channel ends the session, in order."""
+
+    def stop(session: Session) -> None:
+        if session.control is not None:
+            session.control.close()
+        else:
+            session.signal(signal.SIGKILL)
+
+    for _, code, session in sweep(mode, where, config, KILLS, stop):
+        assert code == (125 if session.control is not None else 128 + signal.SIGKILL)
+        assert_log_is_whole(session, 125)
+
+
+@every_mode
+def test_the_death_of_the_supervisor_at_any_moment(mode: str, where: Place, config: str) -> None:
+    """PID 1 takes everyone along; a subreaper's children die by the kernel's signal or by end of file."""
+
+    def stop(session: Session) -> None:
+        pid = session.process.pid if mode == "subreaper" else next(iter(session.supervisors()), 0)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            session.signal(signal.SIGTERM)
+
+    ends = sweep(mode, where, config, KILLS, stop)
+    codes = [code for _, code, _ in ends]
+    assert set(codes) <= {128 + signal.SIGKILL, STOPPED}
+    assert codes.count(128 + signal.SIGKILL) >= KILLS // 2
+    assert any(session.events(AgentStarted) for _, _, session in ends)

@@ -113,22 +113,30 @@ class Session:
 
     async def run(self) -> int:
         """Return the session's exit code; everything that was made is gone then."""
-        async with trio.open_nursery() as services:
-            await services.start(self._reaper.run)
-            await services.start(self._hear_signals)
-            services.start_soon(self._watch_launcher)
-            zygote = Zygote(self._parts.zygote, self._children)
-            try:
-                with self._life:
-                    await self._start_and_wait(services, zygote)
-            except AgentError as error:
-                complain(str(error))
-                self._ending.because(str(error), error.exit_code)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self._end(zygote)
-            services.cancel_scope.cancel()
+        # The reaper outlives everything else: whatever fails, the end still waits for each process.
+        async with trio.open_nursery() as reaping:
+            await reaping.start(self._reaper.run)
+            async with trio.open_nursery() as services:
+                await self._live(services)
+                services.cancel_scope.cancel()
+            reaping.cancel_scope.cancel()
         return self._ending.code
+
+    async def _live(self, services: trio.Nursery) -> None:
+        await services.start(self._hear_signals)
+        services.start_soon(self._watch_launcher)
+        zygote = Zygote(self._parts.zygote, self._children)
+        try:
+            with self._life:
+                await self._start_and_wait(services, zygote)
+        except AgentError as error:
+            complain(str(error))
+            self._ending.because(str(error), error.exit_code)
+        finally:
+            # Every cause that we know of has been named by now.
+            self._ending.because("internal error", errors.EXIT_ENGINE)
+            with trio.CancelScope(shield=True):
+                await self._end(zygote)
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +151,7 @@ class Session:
         log.append(self._started())
         engine_seccomp = kernel.status_fields().get("Seccomp", "0")
         self._made.dirs = dirs = rundirs.prepare(
-            why_plain=self._parts.why_no_mounts, agent_uid=uids.agent, agent_gid=uids.agent
+            why_plain=self._parts.why_no_mounts, agent_uid=uids.agent, agent_gid=uids.agent, session_dir=self._dir
         )
         self._start_helpers(services, zygote, log, granted)
         environment = self._install_clients(dirs)
@@ -165,6 +173,7 @@ class Session:
             root=os.geteuid() == 0,
         )
         rows = await role.confine(self._confinement(dirs, environment), facts, self._spec.layers)
+        dirs.drop_probe_file()
         log.append(LayerReport(role=Role.AGENT.value, layers=rows))
         if unmet := unmet_requirements(rows):
             names = ", ".join(row.layer for row in unmet)
@@ -266,7 +275,7 @@ class Session:
             groups=[uids.workspace_gid],
             umask=0o002,
             execute_trees=sorted({*trees, *map(os.path.realpath, trees)}),
-            probe_file=dirs.probe_file,
+            probe_file=dirs.probe_file or None,
             probe_nonce=randomness.token_hex(16),
             death_signal=not processes.is_pid1(),
             layers_off=[name for name, wish in self._spec.layers.items() if wish == "off"],
@@ -327,7 +336,10 @@ class Session:
         if made.log is not None:
             made.log.close(SessionEnded(exit_code=self._ending.code, reason=self._ending.reason))
         if made.dirs is not None:
-            made.dirs.remove()
+            try:
+                made.dirs.remove()
+            except ProcessError as error:
+                complain(str(error))
         if self._control is not None:
             self._control.close()
 

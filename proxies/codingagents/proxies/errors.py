@@ -35,7 +35,7 @@ _SERVER = "report this to whoever runs the server"
 _PRIVATE = "set allow_private = true or connect_to in [mcp_servers.{server}] if this is meant"
 _URL = "put the final URL into config.toml"
 _STORE = "check ca and server_name in [mcp_servers.{server}.tls]"
-_ROTATE = "check the server's keys, then: coding-agents trust rotate {server}"
+_ROTATE = "check the server's keys, then correct [mcp_servers.{server}.tls.pins]"
 _RENEW = "renew the secret and start a new session"
 _PIN = "pin the server, or set credential_without_pin = true"
 

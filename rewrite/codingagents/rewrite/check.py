@@ -45,7 +45,7 @@ def check_expiry(config: Config, today: datetime.date) -> tuple[str, ...]:
             continue
         table = Table({}, config.file, f"mcp_servers.{server.name}.tls.pins")
         days = (datetime.date.fromisoformat(tls.pins_expire) - today).days
-        remedy = f'check the pins with "coding-agents trust check {server.name}" and set a new date'
+        remedy = "check that they are still the server's and set a new date"
         if days < 0:
             raise table.error(f"expires {tls.pins_expire} is past, so the server is refused; {remedy}")
         if days > MAX_PIN_DAYS:

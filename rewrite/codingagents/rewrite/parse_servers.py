@@ -68,8 +68,8 @@ def _remote(table: Table, name: ServerName, warnings: list[str]) -> RemoteServer
         tls, anchors = parse_tls(table.table("tls"), host=url.host, warnings=warnings)
         if credential and tls.pin_mode != "enforce" and not tls.credential_without_pin:
             raise table.error(
-                f'sends a credential without enforced pins; run "coding-agents trust check {name}" and add the pins it '
-                'prints, or set tls.pins = { mode = "off", credential_without_pin = true }'
+                f"sends a credential without enforced pins; pin the server in [mcp_servers.{name}.tls.pins], "
+                'or set tls.pins = { mode = "off", credential_without_pin = true }'
             )
     else:
         if "tls" in table.values:

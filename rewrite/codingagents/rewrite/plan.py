@@ -25,6 +25,8 @@ Engine = Literal["local", "podman", "docker"]
 # 65534 is nobody; above 2^31 tools disagree about the sign. Below 1000 are the system's own accounts.
 _UID_LOW, _UID_HIGH = 1000, 2**31 - 2
 
+_LAYERS_NOT_YET = ("agent_netns", "userns")
+
 
 def uid_plan(base: int, server_names: Iterable[str]) -> UidPlan:
     """Return identities counted up from `base`: agent, task, workspace group, then the servers in order of name.
@@ -119,8 +121,7 @@ def _check_secrets(config: Config, available: Collection[str]) -> None:
         missing = sorted(server.secrets - set(available))
         if missing:
             raise _table(config, server).error(
-                f"needs the secret {missing[0]}; give it with --secret {missing[0]}=env:VARIABLE"
-                ' or "coding-agents secret set"'
+                f"needs the secret {missing[0]}; give it with --secret {missing[0]}=env:VARIABLE or in mcp-secrets.env"
             )
 
 
@@ -130,6 +131,10 @@ def _not_available_yet(config: Config) -> Iterator[str]:
         yield Table({}, config.file, "session").sentence('network = "helpers" is not available yet; use "host"')
     if config.session.workspace_acl:
         yield Table({}, config.file, "session").sentence("workspace_acl is not available yet; remove it")
+    for name in _LAYERS_NOT_YET:
+        # Nothing reports on them, so that a requirement would pass unmet.
+        if config.session.layers.get(name, "off") != "off":
+            yield Table({}, config.file, "session.layers").sentence(f"{name} is not available yet; remove it")
     for server in config.active:
         table = _table(config, server)
         if isinstance(server, CommandServer):
@@ -143,7 +148,7 @@ def _wishes(server: RemoteServer) -> tuple[tuple[bool, str], ...]:
     return (
         (server.listen != "http", f'listen = "{server.listen}" is not available yet; use "http"'),
         (server.spec.transport != "http", 'transport = "sse" is not available yet; use "http"'),
-        (not server.spec.client_auth, 'client_auth = [] is for "helper run" only; a session needs "uid" or "bearer"'),
+        (not server.spec.client_auth, 'client_auth must not be empty; a session needs "uid" or "bearer"'),
         (server.proxy is not None, "proxy is not available yet; remove it"),
         (server.client_cert is not None, "tls.client_cert is not available yet; remove it and tls.client_key"),
         (overrides, 'tls.ca_overrides is not available yet; use ca = "custom"'),

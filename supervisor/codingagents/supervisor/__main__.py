@@ -75,12 +75,12 @@ def _init(arguments: list[str]) -> int:
 
         return plain_init.run(options.command, grace=options.grace)
     from codingagents.supervisor import session  # noqa: PLC0415
-    from codingagents.trust.errors import AgentError  # noqa: PLC0415
+    from codingagents.trust.errors import EXIT_ENGINE, AgentError  # noqa: PLC0415
 
     try:
         return session.main(options.session, options.control_fd, options.command)
     except AgentError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), EXIT_ENGINE)  # any lower code could be the command's own
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -23,8 +23,11 @@ class Control:
     """Owns the descriptor."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take over `descriptor`, never to be inherited by a child."""
-        os.set_inheritable(descriptor, False)
+        """Take over `descriptor`, never to be inherited by a child; `ProcessError` where there is none."""
+        try:
+            os.set_inheritable(descriptor, False)
+        except OSError as error:
+            raise ProcessError(f"descriptor {descriptor} (--control-fd) cannot be used: {error.strerror}") from None
         self._descriptor = descriptor
         self._is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
         self._socket = socket.socket(fileno=os.dup(descriptor)) if self._is_socket else None

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from codingagents.trust.chain import Chain
+from codingagents.trust.encoding import utc_text
 from codingagents.trust.errors import EventLogError
 from codingagents.trust.events import AnyEvent, Checkpoint, EventsGap
 from codingagents.trust.vocabulary import SessionId
@@ -151,7 +152,7 @@ class EventLog:
         gap = EventsGap(
             lost=self._lost.total(),
             lost_kinds=dict(self._lost),
-            since=self._lost_since.isoformat(timespec="microseconds"),
+            since=utc_text(self._lost_since),
             reason=self._lost_reason,
         )
         self._write(gap)

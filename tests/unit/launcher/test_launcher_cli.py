@@ -16,7 +16,7 @@ PINS = "pins = { mode = 'off', credential_without_pin = true }"
 NO_CONFIG = "there is no configuration file {}; write one, or name one with --config"
 NO_SECRET = (
     "config.toml: [mcp_servers.github] needs the secret GITHUB_TOKEN; "
-    'give it with --secret GITHUB_TOKEN=env:VARIABLE or "coding-agents secret set"'
+    "give it with --secret GITHUB_TOKEN=env:VARIABLE or in mcp-secrets.env"
 )
 CONFIG = f"""\
 [mcp_servers.github]

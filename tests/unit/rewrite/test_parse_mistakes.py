@@ -223,17 +223,15 @@ MISTAKES = {
     "credential without pins": (
         GITHUB + 'bearer_token_env_var = "T"',
         (
-            '[mcp_servers.github] sends a credential without enforced pins; run "coding-agents trust check '
-            'github" and add '
-            'the pins it prints, or set tls.pins = { mode = "off", credential_without_pin = true }'
+            "[mcp_servers.github] sends a credential without enforced pins; pin the server in "
+            '[mcp_servers.github.tls.pins], or set tls.pins = { mode = "off", credential_without_pin = true }'
         ),
     ),
     "credential with reported pins": (
         GITHUB + f'headers = {{ X-Key = "${{K}}" }}\n[mcp_servers.github.tls.pins]\nmode = "report"\n{PINS}',
         (
-            '[mcp_servers.github] sends a credential without enforced pins; run "coding-agents trust check '
-            'github" and add '
-            'the pins it prints, or set tls.pins = { mode = "off", credential_without_pin = true }'
+            "[mcp_servers.github] sends a credential without enforced pins; pin the server in "
+            '[mcp_servers.github.tls.pins], or set tls.pins = { mode = "off", credential_without_pin = true }'
         ),
     ),
     "unknown tls key": (

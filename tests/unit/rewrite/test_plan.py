@@ -87,7 +87,7 @@ def test_a_placeholder_without_a_secret_is_named() -> None:
         plan(parse_config(PINNED, "c.toml"), secret_names_available=set())
     assert str(caught.value) == (
         "c.toml: [mcp_servers.github] needs the secret GITHUB_TOKEN; give it with --secret GITHUB_TOKEN=env:VARIABLE "
-        'or "coding-agents secret set"'
+        "or in mcp-secrets.env"
     )
 
 
@@ -108,8 +108,9 @@ NOT_YET = {
     "set enabled = false to leave it out",
     LOCAL + 'listen = "unix"': '[mcp_servers.local] listen = "unix" is not available yet; use "http"',
     LOCAL + 'transport = "sse"': '[mcp_servers.local] transport = "sse" is not available yet; use "http"',
-    LOCAL + "client_auth = []": '[mcp_servers.local] client_auth = [] is for "helper run" only; '
-    'a session needs "uid" or "bearer"',
+    '[session]\nlayers = { agent_netns = "require" }': "[session.layers] agent_netns is not available yet; remove it",
+    '[session]\nlayers = { userns = "prefer" }': "[session.layers] userns is not available yet; remove it",
+    LOCAL + "client_auth = []": '[mcp_servers.local] client_auth must not be empty; a session needs "uid" or "bearer"',
     '[mcp_servers.x]\nurl = "https://a.example"\nproxy = "http://p:1"': "[mcp_servers.x] proxy is not available yet; "
     "remove it",
     '[mcp_servers.x]\nurl = "https://a.example"\ntls = { client_cert = "secret:C", client_key = "secret:K" }': (
@@ -162,7 +163,7 @@ def test_pins_warn_before_their_date(today: str, warning: str | None) -> None:
             "2027-03-02",
             (
                 "expires 2027-03-01 is past, so the server is refused; "
-                'check the pins with "coding-agents trust check github" and set a new date'
+                "check that they are still the server's and set a new date"
             ),
         ),
         ("2026-01-24", "expires must be at most 400 days ahead, not 401"),

@@ -34,6 +34,15 @@ def test_an_unknown_command_is_one_sentence_and_2(arguments: list[str], capsys: 
     assert all(name in said.err for name in ("init", "doctor", "events"))
 
 
+def test_a_session_that_cannot_begin_is_one_sentence_and_125(tmp_path: Path) -> None:
+    """A lower code could be that of the command, which `init` passes on."""
+    done = run("init", "--session", str(tmp_path), "--", "true")
+    assert done.returncode == 125
+    assert done.stderr == (
+        f"coding-agents: {tmp_path}/session.json: No such file or directory; `coding-agents run` writes it\n"
+    )
+
+
 def test_plain_init_imports_nothing_heavy() -> None:
     """Its budget from exec to the child's exec is 60 ms; one of these would take a good part of it."""
     done = subprocess.run(

@@ -131,7 +131,7 @@ class Session:
                 await self._start_and_wait(services, zygote)
         except AgentError as error:
             complain(str(error))
-            self._ending.because(str(error), error.exit_code)
+            self._ending.because(str(error), errors.EXIT_ENGINE)  # any lower code could be the agent's own
         finally:
             # Every cause that we know of has been named by now.
             self._ending.because("internal error", errors.EXIT_ENGINE)

@@ -1,7 +1,7 @@
 """CORE: the life of one helper as a table: (state, event) -> (state, command). Pure; time is an argument.
 
-What the table cannot say: an exit counts against the restart budget (five in a minute); a helper that stayed up for a
-minute has its budget back. A pair that is not in the table is a bug in the shell and raises `RuntimeError`.
+What the table cannot say: an exit counts against the restart budget (five in a minute), so a helper that stayed up for
+a minute has its budget back. A pair that is not in the table is a bug in the shell and raises `RuntimeError`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,6 @@ class Helper:
     """The state of one helper, and the exits (seconds on the shell's clock) that count against its budget."""
 
     state: State = State.STARTING
-    ready_at: float | None = None
     exits: tuple[float, ...] = ()
     backoff: float = 0.0  # seconds; meaningful in BACKOFF
 
@@ -78,18 +77,14 @@ def step(helper: Helper, happened: Happened, now: float) -> tuple[Helper, Do]:
         state, command = _TABLE[helper.state, happened]
     except KeyError:
         raise RuntimeError(f"a helper in state {helper.state.value} cannot have {happened.value}") from None
-    if happened is Happened.READY:
-        return replace(helper, state=state, ready_at=now), command
     if command is Do.WAIT:
         return _after_exit(helper, now)
     return replace(helper, state=state), command
 
 
 def _after_exit(helper: Helper, now: float) -> tuple[Helper, Do]:
-    stayed_up = helper.ready_at is not None and now - helper.ready_at >= BUDGET_SECONDS
-    recent = () if stayed_up else tuple(at for at in helper.exits if now - at < BUDGET_SECONDS)
-    exits = (*recent, now)
+    exits = (*(at for at in helper.exits if now - at < BUDGET_SECONDS), now)
     if len(exits) > RESTART_BUDGET:
-        return replace(helper, state=State.FAILED, exits=exits, ready_at=None), Do.GIVE_UP
+        return replace(helper, state=State.FAILED, exits=exits), Do.GIVE_UP
     backoff = min(FIRST_BACKOFF_SECONDS * 2 ** (len(exits) - 1), MAX_BACKOFF_SECONDS)
-    return replace(helper, state=State.BACKOFF, exits=exits, ready_at=None, backoff=backoff), Do.WAIT
+    return replace(helper, state=State.BACKOFF, exits=exits, backoff=backoff), Do.WAIT

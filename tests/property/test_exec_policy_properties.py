@@ -1,0 +1,91 @@
+"""Globs against a slow matcher that is right by inspection, and what holds of every decision."""
+
+import functools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codingagents.rewrite.specs import ExecRule, ExecSpec
+from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern
+from codingagents.trust.vocabulary import Firmness, Role
+
+# Few letters, so that wildcards have many ways to match and to fail.
+globs = st.lists(st.sampled_from(["**", "*", "?", "/", "a", "b", "ab", "."]), max_size=9).map("".join)
+names = st.text(alphabet="/ab.", max_size=12).map(str.encode)
+paths = st.binary(max_size=30).map(lambda raw: b"/" + raw.replace(b"\0", b""))
+rules = st.builds(
+    ExecRule,
+    action=st.sampled_from(["allow", "deny"]),
+    path=globs.map(lambda glob: "/" + glob),
+    role=st.sampled_from([None, "agent", "task"]),
+    argv=st.lists(st.sampled_from(["a", "b"]), max_size=2),
+)
+specs = st.builds(
+    ExecSpec, mode=st.sampled_from(["observe", "enforce"]), rules=st.lists(rules, max_size=4), trees=st.just(["/a"])
+)
+execs = st.tuples(
+    st.sampled_from([Role.AGENT, Role.TASK]),
+    (names.map(lambda name: b"/" + name) | paths),
+    st.none() | names.map(lambda name: b"/" + name),
+    st.lists(st.sampled_from([b"a", b"b", b"\xff"]), max_size=3),
+)
+
+
+def matches(glob: str, path: str) -> bool:
+    @functools.cache
+    def rest(at: int, here: int) -> bool:
+        if at == len(glob):
+            return here == len(path)
+        if glob.startswith("**", at):
+            return any(rest(at + 2, end) for end in range(here, len(path) + 1))
+        if glob[at] == "*":
+            ends = range(here, len(path) + 1)
+            return any("/" not in path[here:end] and rest(at + 1, end) for end in ends)
+        if here == len(path) or (path[here] == "/" if glob[at] == "?" else path[here] != glob[at]):
+            return False
+        return rest(at + 1, here + 1)
+
+    return rest(0, 0)
+
+
+@given(globs, names)
+def test_globs_match_as_the_slow_matcher_says(glob: str, path: bytes) -> None:
+    assert bool(glob_pattern(glob).fullmatch(path)) is matches(glob, path.decode())
+
+
+@given(st.text(alphabet="/ab.é\n[(+\\", max_size=12))
+def test_a_glob_without_wildcards_matches_itself_alone(text: str) -> None:
+    assert glob_pattern(text).fullmatch(text.encode())
+    assert not glob_pattern(text).fullmatch(text.encode() + b"a")
+
+
+@given(specs, execs, st.booleans(), st.booleans())
+def test_every_exec_gets_a_verdict_that_its_rule_explains(
+    spec: ExecSpec, call: tuple[Role, bytes, bytes | None, list[bytes]], landlock: bool, memfd_closed: bool
+) -> None:
+    policy = ExecPolicy.compile(spec, spec.trees, landlock=landlock, memfd_closed=memfd_closed)
+    verdict = policy.decide(*call)
+    texts = [rule.text for rule in policy.rules]
+    if verdict.rule:
+        assert verdict.allow is verdict.rule.startswith("allow")
+        assert verdict.rule in texts
+    else:
+        assert verdict.allow is (spec.mode == "observe")
+    if verdict.firmness is Firmness.FIRM:
+        assert landlock
+        assert memfd_closed
+        assert not verdict.allow
+        assert call[2] is not None
+        assert not call[2].startswith(b"/a/")
+
+
+@given(specs, execs)
+def test_a_rule_put_first_decides_whatever_follows(
+    spec: ExecSpec, call: tuple[Role, bytes, bytes | None, list[bytes]]
+) -> None:
+    for action in ("allow", "deny"):
+        first = ExecRule(action=action, path="/**")  # type: ignore[arg-type]  # one of the two
+        policy = ExecPolicy.compile(
+            ExecSpec(mode=spec.mode, rules=[first, *spec.rules]), [], landlock=False, memfd_closed=False
+        )
+        assert policy.decide(*call).rule == f"{action} /**"

@@ -1,0 +1,213 @@
+"""What a rule matches, which rule wins, and what stands behind a denial."""
+
+import time
+
+import pytest
+
+from codingagents.rewrite.specs import ExecRule, ExecSpec
+from codingagents.supervisor.exec_policy import ExecPolicy, firmness_of, glob_pattern
+from codingagents.trust.vocabulary import Firmness, Role
+
+FIRM, ADVISORY = Firmness.FIRM, Firmness.ADVISORY
+TREES = ["/usr", "/bin", "/opt", "/usr/bin"]  # /bin is a symlink to /usr/bin, and both are given
+
+
+def deny(path: str, **more: object) -> ExecRule:
+    return ExecRule(action="deny", path=path, **more)  # type: ignore[arg-type]  # as the caller wrote them
+
+
+def allow(path: str, **more: object) -> ExecRule:
+    return ExecRule(action="allow", path=path, **more)  # type: ignore[arg-type]  # likewise
+
+
+def policy(*rules: ExecRule, mode: str = "observe", landlock: bool = True, memfd_closed: bool = True) -> ExecPolicy:
+    spec = ExecSpec(mode=mode, rules=list(rules))  # type: ignore[arg-type]  # "observe" or "enforce"
+    return ExecPolicy.compile(spec, TREES, landlock=landlock, memfd_closed=memfd_closed)
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "matches"),
+    [
+        ("/usr/bin/nc", "/usr/bin/nc", True),
+        ("/usr/bin/nc", "/usr/bin/nc2", False),
+        ("/usr/bin/nc", "/x/usr/bin/nc", False),
+        ("/usr/bin/n.", "/usr/bin/nc", False),  # a dot is a dot
+        ("/usr/bin/*", "/usr/bin/nc", True),
+        ("/usr/bin/*", "/usr/bin/", True),
+        ("/usr/bin/*", "/usr/bin/a/b", False),
+        ("/usr/bin/n?", "/usr/bin/nc", True),
+        ("/usr/bin/n?", "/usr/bin/n", False),
+        ("/usr/bin/n?", "/usr/bin/n/", False),
+        ("/usr/*/nc", "/usr/bin/nc", True),
+        ("/usr/*/nc", "/usr/local/bin/nc", False),
+        ("/usr/**", "/usr/local/bin/nc", True),
+        ("/usr/**", "/usr/", True),
+        ("/usr/**", "/usr", False),
+        ("/usr/**", "/usrx", False),
+        ("**/nc", "/usr/local/bin/nc", True),
+        ("**/nc", "/usr/local/bin/xnc", False),
+        ("/usr/**/nc", "/usr/a/b/nc", True),
+        ("/usr/**/nc", "/usr/nc", False),
+        ("/a/**/b/**/c", "/a/b/b/x/c", True),
+        ("/a/**/b/**/c", "/a/c/b", False),
+        ("/**a*b", "/a/ab", True),  # the first `a` is a blind alley
+        ("/a*b?c*d", "/aXbYbZcd", True),
+        ("/usr/bin/nc*", "/usr/bin/nc\n", True),
+        ("/usr/**", "/usr/\n\xff", True),
+        ("/usr/bin/[n]c", "/usr/bin/nc", False),
+        ("/usr/bin/[n]c", "/usr/bin/[n]c", True),
+        ("/é*", "/éa", True),
+    ],
+)
+def test_globs(glob: str, path: str, matches: bool) -> None:
+    assert bool(glob_pattern(glob).fullmatch(path.encode())) is matches
+
+
+@pytest.mark.parametrize(
+    ("glob", "path"),
+    [
+        ("/**a**a**a**a**a**a**a**b", "/" + "a" * 4000),
+        ("/*a*a*a*a*a*a*a*a*b", "/" + "a" * 4000),
+        ("**/*/**/*/**/*/**/x", "/a" * 2000),
+        ("/**?**?**?**?**b", "/" + "a" * 4000),
+    ],
+)
+def test_a_hostile_path_cannot_make_matching_explode(glob: str, path: str) -> None:
+    """With the obvious translation (`.*` for `**`) the first of these would take years; the bound here is generous."""
+    begun = time.process_time()
+    assert glob_pattern(glob).fullmatch(path.encode()) is None
+    assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("path", "resolved"),
+    [
+        (b"/usr/bin/nc", b"/usr/bin/nc"),
+        (b"/usr/bin/nc", None),
+        (b"/usr/bin/nc", b"/opt/else"),  # as written
+        (b"/usr/lib/../bin/./nc", None),  # without its dots
+        (b"//usr//bin/nc", None),  # POSIX leaves two leading slashes alone, Linux does not
+        (b"///usr/bin/nc", None),
+        (b"/tmp/innocent", b"/usr/bin/nc"),  # where it leads
+    ],
+)
+def test_a_deny_rule_covers_every_name_of_a_program(path: bytes, resolved: bytes | None) -> None:
+    verdict = policy(deny("/usr/bin/nc")).decide(Role.AGENT, path, resolved, [b"nc"])
+    assert (verdict.allow, verdict.rule, verdict.reason) == (False, "deny /usr/bin/nc", "rule matched")
+
+
+@pytest.mark.parametrize(
+    ("path", "resolved", "allowed"),
+    [
+        (b"/usr/bin/git", b"/usr/bin/git", True),
+        (b"/tmp/link", b"/usr/bin/git", True),
+        (b"/usr/../tmp/evil", b"/tmp/evil", False),
+        (b"/usr/bin/link", b"/tmp/evil", False),
+        (b"/usr/../tmp/evil", None, False),
+        (b"/usr/bin/none", None, True),
+        (b"//usr/bin/none", None, True),
+    ],
+)
+def test_an_allow_rule_covers_only_where_the_path_leads(path: bytes, resolved: bytes | None, allowed: bool) -> None:
+    verdict = policy(allow("/usr/**"), mode="enforce").decide(Role.AGENT, path, resolved, [])
+    assert verdict.allow is allowed
+    assert verdict.rule == ("allow /usr/**" if allowed else "")
+
+
+def test_the_first_matching_rule_wins() -> None:
+    rules = policy(allow("/usr/bin/git"), deny("/usr/bin/*"), allow("/usr/**"), mode="enforce")
+    allowed = {
+        name: rules.decide(Role.AGENT, name, name, []).rule
+        for name in (b"/usr/bin/git", b"/usr/bin/nc", b"/usr/lib/x", b"/opt/x")
+    }
+    assert allowed == {
+        b"/usr/bin/git": "allow /usr/bin/git",
+        b"/usr/bin/nc": "deny /usr/bin/*",
+        b"/usr/lib/x": "allow /usr/**",
+        b"/opt/x": "",
+    }
+
+
+def test_what_no_rule_covers_is_let_through_or_denied_by_the_mode() -> None:
+    seen = policy().decide(Role.AGENT, b"/usr/bin/x", b"/usr/bin/x", [])
+    missing = policy().decide(Role.AGENT, b"/usr/bin/x", None, [])
+    refused = policy(mode="enforce").decide(Role.AGENT, b"/usr/bin/x", b"/usr/bin/x", [])
+    assert (seen.allow, seen.reason) == (True, "observe mode")
+    assert (missing.allow, missing.reason) == (True, "nothing there")
+    assert (refused.allow, refused.reason) == (False, "no rule allows it")
+
+
+def test_a_rule_for_a_role_leaves_the_others_alone() -> None:
+    rules = policy(deny("/usr/bin/nc", role="task"))
+    assert rules.decide(Role.AGENT, b"/usr/bin/nc", b"/usr/bin/nc", []).allow
+    denied = rules.decide(Role.TASK, b"/usr/bin/nc", b"/usr/bin/nc", [])
+    assert (denied.allow, denied.rule) == (False, "deny /usr/bin/nc role=task")
+
+
+@pytest.mark.parametrize(
+    ("argv", "allowed"),
+    [
+        ([b"git", b"push"], False),
+        ([b"git", b"push", b"--force"], False),
+        ([b"git", b"pull"], True),
+        ([b"git"], True),
+        ([], True),
+        ([b"/usr/bin/git", b"push"], True),  # the prefix is compared as it stands
+    ],
+)
+def test_a_rule_on_argv_covers_what_begins_so(argv: list[bytes], allowed: bool) -> None:
+    rules = policy(deny("/usr/bin/git", argv=["git", "push"]))
+    assert rules.decide(Role.AGENT, b"/usr/bin/git", b"/usr/bin/git", argv).allow is allowed
+
+
+@pytest.mark.parametrize(
+    ("rule", "firmness"),
+    [
+        (deny("/run/agent-secrets/**"), FIRM),
+        (deny("/home/agent/bin/*"), FIRM),
+        (deny("/tmp"), FIRM),
+        (deny("/usrx/**"), FIRM),
+        (deny("/usr/bin/nc"), ADVISORY),  # Landlock allows the whole tree
+        (deny("/usr"), ADVISORY),
+        (deny("/bin/nc"), ADVISORY),  # beneath the symlink that names a tree
+        (deny("**/nc"), ADVISORY),  # can lie in a tree
+        (deny("/u*/nc"), ADVISORY),
+        (deny("/*"), ADVISORY),
+        (deny("/usr*/x"), ADVISORY),
+        (deny("/home/**", argv=["x"]), ADVISORY),  # argv can be changed after the decision
+        (allow("/home/**"), ADVISORY),
+    ],
+)
+def test_a_rule_is_firm_only_where_the_kernel_forbids_all_it_can_match(rule: ExecRule, firmness: Firmness) -> None:
+    assert firmness_of(rule, TREES, landlock=True, memfd_closed=True) is firmness
+    assert firmness_of(rule, TREES, landlock=False, memfd_closed=True) is ADVISORY
+    assert firmness_of(rule, TREES, landlock=True, memfd_closed=False) is ADVISORY
+
+
+def test_no_rule_is_firm_where_everything_may_be_executed() -> None:
+    assert firmness_of(deny("/home/x"), ["/"], landlock=True, memfd_closed=True) is ADVISORY
+
+
+@pytest.mark.parametrize(
+    ("resolved", "firmness"),
+    [
+        (b"/home/agent/tool", FIRM),
+        (b"/usr/lib/tool", ADVISORY),  # the path was a symlink into a tree: by its real name the kernel lets it run
+        (b"/usr", ADVISORY),
+        (b"/usrx/tool", FIRM),
+        (None, ADVISORY),  # nothing is there now
+    ],
+)
+def test_a_record_is_as_firm_as_the_program_that_was_meant(resolved: bytes | None, firmness: Firmness) -> None:
+    rules = policy(deny("/home/agent/tool"))
+    assert rules.decide(Role.AGENT, b"/home/agent/tool", resolved, []).firmness is firmness
+    by_default = policy(mode="enforce")
+    assert by_default.decide(Role.AGENT, b"/home/agent/tool", resolved, []).firmness is firmness
+    without = policy(deny("/home/agent/tool"), landlock=False)
+    assert without.decide(Role.AGENT, b"/home/agent/tool", resolved, []).firmness is ADVISORY
+
+
+def test_a_record_is_never_firmer_than_its_rule() -> None:
+    rules = policy(deny("/home/**", argv=["x"]))
+    denied = rules.decide(Role.AGENT, b"/home/x", b"/home/x", [b"x"])
+    assert (denied.allow, denied.firmness) == (False, ADVISORY)

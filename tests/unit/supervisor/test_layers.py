@@ -1,0 +1,150 @@
+"""A layer is enforced only where an attempt was seen to fail, and to fail because of that layer."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from codingagents.supervisor.confine_spec import Observation
+from codingagents.supervisor.layers import LAYER_NAMES, Facts, build_report, unmet_requirements
+from codingagents.trust.events import Layer
+
+
+def seen(layer: str, outcome: str, *, control: str = "", act: str = "act") -> Observation:
+    return Observation(layer=layer, act=act, control=control, outcome=outcome)
+
+
+def capabilities(bounding: str, effective: str) -> list[Observation]:
+    return [
+        seen("caps_bounding", bounding, act="/proc/self/status CapBnd"),
+        seen("caps_bounding", effective, act="/proc/self/status CapEff"),
+    ]
+
+
+def row(layer: str, observations: Sequence[Observation] = (), facts: Facts = Facts()) -> Layer:  # noqa: B008 -- frozen
+    return next(row for row in build_report(observations, facts) if row.layer == layer)
+
+
+TRAPPED = Facts(trap_saw_self_test=True)
+NONE, ALL = "0" * 16, "000001ffffffffff"
+
+CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
+    ("uid_drop", "enforced", [seen("uid_drop", "EPERM"), seen("uid_drop", "EACCES", control="succeeded")], Facts(), ""),
+    ("uid_drop", "unavailable", [seen("uid_drop", "EPERM"), seen("uid_drop", "succeeded")], Facts(), "not refused"),
+    # The same refusal before the layer was on: it was not this layer.
+    ("uid_drop", "unavailable", [seen("uid_drop", "EPERM", control="EPERM")], Facts(), "not refused"),
+    ("uid_drop", "unavailable", [seen("uid_drop", "ENOSYS")], Facts(), "not refused"),
+    ("uid_drop", "unavailable", [], Facts(), "not applied"),
+    ("uid_drop", "unavailable", [], Facts(root=False), "needs root"),
+    ("caps_bounding", "enforced", capabilities(NONE, NONE), Facts(), ""),
+    ("caps_bounding", "partial", capabilities(ALL, NONE), Facts(), "CAP_SETPCAP"),
+    ("caps_bounding", "partial", capabilities(ALL, NONE), Facts(root=False), "needs root"),
+    ("caps_bounding", "unavailable", capabilities(NONE, ALL), Facts(), "remain"),
+    ("caps_bounding", "unavailable", capabilities(ALL, ALL), Facts(), "remain"),
+    ("caps_bounding", "unavailable", [], Facts(), "remain"),
+    ("no_new_privs", "enforced", [seen("no_new_privs", "1")], Facts(), ""),
+    ("no_new_privs", "unavailable", [seen("no_new_privs", "0")], Facts(), "not set"),
+    ("no_new_privs", "unavailable", [], Facts(), "not set"),
+    ("landlock_exec", "enforced", [seen("landlock_exec", "EACCES", control="ENOEXEC")], Facts(), ""),
+    # Empty programs do "succeed": nothing of no format could be had outside the trees.
+    ("landlock_exec", "partial", [seen("landlock_exec", "succeeded")], Facts(), "noexec"),
+    # Refused before too (a noexec mount, say): something forbids it, but it was not shown to be Landlock.
+    ("landlock_exec", "partial", [seen("landlock_exec", "EACCES", control="EACCES")], Facts(), "control"),
+    ("landlock_exec", "partial", [seen("landlock_exec", "EACCES")], Facts(), "control"),
+    ("landlock_exec", "unavailable", [seen("landlock_exec", "ENOEXEC", control="ENOEXEC")], Facts(), "no Landlock"),
+    ("landlock_exec", "unavailable", [seen("landlock_exec", "ENOSYS")], Facts(), "no Landlock"),
+    ("landlock_exec", "unavailable", [], Facts(), "not applied"),
+    ("memfd_rule", "enforced", [seen("memfd_rule", "EPERM", control="succeeded")], Facts(), ""),
+    ("memfd_rule", "unavailable", [seen("memfd_rule", "EPERM", control="EPERM")], Facts(), "not refused"),
+    ("memfd_rule", "unavailable", [seen("memfd_rule", "EACCES", control="succeeded")], Facts(), "not refused"),
+    ("memfd_rule", "unavailable", [seen("memfd_rule", "succeeded", control="succeeded")], Facts(), "not refused"),
+    ("exec_trap", "enforced", [seen("exec_trap", "EPERM")], TRAPPED, ""),
+    ("exec_trap", "unavailable", [seen("exec_trap", "EPERM")], Facts(), "not refused"),  # refused, but not by us
+    ("exec_trap", "unavailable", [seen("exec_trap", "ENOSYS")], TRAPPED, "not refused"),
+    ("exec_trap", "unavailable", [], TRAPPED, "not refused"),
+    ("exec_trap", "unavailable", [], Facts(trap_error="EBUSY"), "another seccomp listener"),
+    ("exec_trap", "unavailable", [seen("exec_trap", "EPERM")], Facts(trap_error="EINVAL"), "EINVAL"),
+    ("pidns", "enforced", [], Facts(is_pid1=True), ""),
+    ("pidns", "unavailable", [], Facts(), "not PID 1"),
+    ("mountns", "enforced", [], Facts(), ""),
+    ("mountns", "unavailable", [], Facts(mount_namespace="EPERM"), "CAP_SYS_ADMIN"),
+    ("mountns", "unavailable", [], Facts(mount_namespace="EACCES"), "security module"),
+    ("engine_seccomp", "enforced", [], Facts(engine_seccomp="2"), ""),
+    ("engine_seccomp", "unavailable", [], Facts(engine_seccomp="0"), "no engine"),
+    ("apparmor", "enforced", [], Facts(apparmor="docker-default (enforce)"), ""),
+    ("apparmor", "unavailable", [], Facts(apparmor="unconfined"), "no profile"),
+    ("apparmor", "unavailable", [], Facts(), "no AppArmor"),
+]
+
+
+@pytest.mark.parametrize(("layer", "state", "observations", "facts", "why"), CASES)
+def test_what_was_tried_decides_the_state(
+    layer: str, state: str, observations: list[Observation], facts: Facts, why: str
+) -> None:
+    found = row(layer, observations, facts)
+    assert found.state == state
+    assert why in found.why
+    assert bool(found.why) is (state != "enforced")
+
+
+@pytest.mark.parametrize(("layer", "state", "observations", "facts", "why"), CASES)
+def test_a_row_says_what_follows_and_what_would_change_it(
+    layer: str, state: str, observations: list[Observation], facts: Facts, why: str
+) -> None:
+    found = row(layer, observations, facts)
+    assert found.probe
+    assert found.observed_by == "observed"
+    assert bool(found.consequence) is (state != "enforced")
+    assert bool(found.remedy) is (state != "enforced" and layer != "no_new_privs")  # nothing could keep that off
+
+
+def test_every_layer_is_listed_once_in_one_order() -> None:
+    assert [row.layer for row in build_report([], Facts())] == list(LAYER_NAMES)
+    assert len(set(LAYER_NAMES)) == len(LAYER_NAMES) == len({layer for layer, *_ in CASES})
+
+
+def test_the_report_shows_what_was_seen_and_what_was_seen_before() -> None:
+    found = row("memfd_rule", [seen("memfd_rule", "EPERM", control="succeeded", act="memfd_create(flags=0)")])
+    assert found.probe == "memfd_create(flags=0): EPERM (before: succeeded)"
+
+
+def test_the_trap_and_landlock_have_their_details() -> None:
+    facts = Facts(
+        trap_saw_self_test=True,
+        memory_access="fsuid",
+        wait_killable=True,
+        landlock_abi=7,
+        trees=["/usr", "/opt"],
+    )
+    assert row("exec_trap", [seen("exec_trap", "EPERM")], facts).detail == {
+        "memory_access": "fsuid",
+        "wait_killable": "true",
+        "synchronous": "false",
+        "listener": "ours",
+    }
+    assert row("exec_trap", [], Facts(trap_error="EBUSY")).detail["listener"] == "EBUSY"
+    assert row("landlock_exec", [], facts).detail == {"abi": "7", "trees": "/usr /opt"}
+
+
+@pytest.mark.parametrize("layer", LAYER_NAMES)
+def test_a_layer_that_is_off_reads_disabled_whatever_was_seen(layer: str) -> None:
+    observations = [case[2][0] for case in CASES if case[0] == layer and case[1] == "enforced" and case[2]]
+    rows = build_report(observations, TRAPPED, {layer: "off"})
+    found = next(row for row in rows if row.layer == layer)
+    assert (found.wanted, found.state, found.probe, found.why) == (
+        "off",
+        "disabled",
+        "not tried",
+        "off by configuration",
+    )
+    assert found.consequence
+    assert not found.remedy
+    assert all(row.wanted == "prefer" for row in rows if row.layer != layer)
+
+
+def test_only_what_was_required_and_is_not_enforced_stops_a_session() -> None:
+    observations = [seen("no_new_privs", "1"), *capabilities(ALL, NONE)]
+    wishes = {"no_new_privs": "require", "caps_bounding": "require", "pidns": "require", "apparmor": "prefer"}
+    rows = build_report(observations, Facts(), wishes)  # type: ignore[arg-type]  # all of them are wishes
+    assert [row.layer for row in unmet_requirements(rows)] == ["caps_bounding", "pidns"]
+    assert [row.wanted for row in rows if row.layer in wishes] == ["require", "require", "require", "prefer"]
+    assert unmet_requirements(build_report(observations, Facts())) == []

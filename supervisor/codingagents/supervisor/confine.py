@@ -47,6 +47,7 @@ class _Stub:
         self.spec = spec
         self.observations: list[Observation] = []
         self.step = "start"
+        self.probe_file = -1
 
     def wants(self, layer: str) -> bool:
         return layer not in self.spec.layers_off
@@ -56,8 +57,7 @@ class _Stub:
 
     def exec_probe_file(self) -> str:
         """Exec a file of no format: ENOEXEC where it may be executed, EACCES where Landlock forbids it."""
-        path = self.spec.probe_file
-        return _attempt(os.execve, path, [path], {}) if path else ""
+        return _attempt(os.execve, self.probe_file, ["self-test"], {})
 
     def drop_identity(self) -> None:
         self.step = "dropping Linux capabilities and identity"
@@ -91,13 +91,16 @@ class _Stub:
         self.step = "Landlock"
         trees: list[str] = []
         if self.wants("landlock_exec"):
-            control = self.exec_probe_file()
+            control = self.exec_probe_file() if self.probe_file >= 0 else ""
             try:
                 trees = landlock.restrict_execution(self.spec.execute_trees)
             except OSError as error:
                 self.observe("landlock_exec", "landlock_restrict_self", errno.errorcode[error.errno or 0])
             else:
-                self.observe("landlock_exec", "execve of a file outside the trees", self.exec_probe_file(), control)
+                if self.probe_file < 0:
+                    self.observe("landlock_exec", "landlock_restrict_self", _REACHED)
+                else:
+                    self.observe("landlock_exec", "execve of a file outside the trees", self.exec_probe_file(), control)
         return trees
 
     def trap(self) -> None:
@@ -141,6 +144,9 @@ class _Stub:
 
     def run(self) -> None:
         spec = self.spec
+        self.step = "opening Landlock's probe"
+        if spec.probe_file is not None:  # now, for the directories on its way may be root's alone
+            self.probe_file = os.open(spec.probe_file, os.O_PATH | os.O_CLOEXEC)
         self.step = "terminal"
         if (terminal := terminal_handover.find_terminal()) is not None:
             terminal_handover.take(terminal)

@@ -10,7 +10,6 @@ import argparse
 import os
 import secrets as randomness
 import sys
-import tempfile
 from typing import Final
 
 import trio
@@ -30,6 +29,7 @@ from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Role
 
 _UID: Final = 52999  # of the probe; below the range that sessions choose from first
+_PROBE_PLACES: Final = ("/tmp", "/var/tmp", "/run", "/dev/shm")  # noqa: S108 -- made with O_EXCL, under a random name
 # What a session promises on every machine it supports, Docker's default Linux capabilities included.
 ALWAYS_EXPECTED: Final = frozenset({"uid_drop", "no_new_privs", "landlock_exec", "memfd_rule", "exec_trap"})
 
@@ -67,13 +67,12 @@ async def _report() -> list[Layer]:
         mount_namespace=rundirs.try_mounting(),
         is_pid1=processes.is_pid1(),
         apparmor=apparmor_label(),
-        root=os.geteuid() == 0,
+        root=all(map(kernel.has_capability, (kernel.CAP_SETUID, kernel.CAP_SETGID))),
     )
     children = processes.Children()
     reaper = Reaper(children)
-    with tempfile.TemporaryDirectory(prefix="coding-agents-doctor-") as directory:
-        os.chmod(directory, 0o755)  # noqa: S103 -- the probe's UID must reach the file; nothing else is in it
-        probe_file = rundirs.write_probe_file(f"{directory}/self-test")
+    probe_file = rundirs.make_probe_file(_PROBE_PLACES)
+    try:
         async with trio.open_nursery() as nursery:
             await nursery.start(reaper.run)
             stub = StubProcess(children, stdio={2: 2})
@@ -84,6 +83,9 @@ async def _report() -> list[Layer]:
                 failure = error  # raised in here, the nursery would wrap it
             await reaper.wait(stub.child)
             nursery.cancel_scope.cancel()
+    finally:
+        if probe_file:
+            os.unlink(probe_file)
     if failure is not None:
         raise failure
     return rows
@@ -107,7 +109,7 @@ async def _confine(stub: StubProcess, facts: Facts, probe_file: str) -> list[Lay
         groups=[],
         umask=0o022,
         execute_trees=sorted({*trees, *map(os.path.realpath, trees)}),
-        probe_file=probe_file,
+        probe_file=probe_file or None,
         probe_nonce=randomness.token_hex(16),
         death_signal=True,
     )

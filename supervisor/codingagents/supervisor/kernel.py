@@ -5,11 +5,12 @@ Raw by `syscall(2)` where glibc would act on every thread (setfsuid) or has no w
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,6 +74,8 @@ PR_GET_NO_NEW_PRIVS: Final = 39
 CLONE_NEWNS: Final = 0x00020000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 
+CAP_SETGID: Final = 6
+CAP_SETUID: Final = 7
 CAP_SYS_PTRACE: Final = 19
 CAP_SYS_ADMIN: Final = 21
 
@@ -140,6 +143,23 @@ def set_fs_ids(uid: int, gid: int) -> None:
         raise OSError(1, "setfsuid was refused")
 
 
+@contextlib.contextmanager
+def filesystem_identity(uid: int, gid: int, *, death_signal: bool = False) -> Iterator[None]:
+    """Be another filesystem identity in this thread for the block; see `set_fs_ids`.
+
+    The way back is in `finally`: a thread stuck as a role would be its prey. Restores the dumpable flag, and with
+    `death_signal` the thread's parent-death signal.
+    """
+    try:
+        set_fs_ids(uid, gid)
+        yield
+    finally:
+        set_fs_ids(0, 0)
+        prctl(PR_SET_DUMPABLE, 1)
+        if death_signal:
+            set_parent_death_signal()
+
+
 def set_groups_of_this_thread(groups: Sequence[int]) -> None:
     """Set this thread's supplementary groups, by the raw call: glibc's setgroups(2) acts on every thread."""
     array = (ctypes.c_uint32 * len(groups))(*groups)
@@ -176,4 +196,9 @@ def status_fields(pid: int | str = "self") -> dict[str, str]:
 
 def has_capability(capability: int) -> bool:
     """Say whether this process has the Linux capability in its effective set."""
-    return bool(int(status_fields()["CapEff"], 16) >> capability & 1)
+    return bool(effective_capabilities() >> capability & 1)
+
+
+def effective_capabilities() -> int:
+    """Return this process's effective set of Linux capabilities, a bit for each number."""
+    return int(status_fields()["CapEff"], 16)

@@ -29,7 +29,7 @@ class Facts:
     mount_namespace: str = ""  # "" where private and ours, else why not
     engine_seccomp: str = "0"  # `Seccomp` of /proc/self/status before ours
     apparmor: str = ""  # label, "" where the kernel has none
-    root: bool = True
+    root: bool = True  # root that may change its UID
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class _Outcome:
     probe: str
     why: str = ""
     detail: Mapping[str, str] = field(default_factory=dict)
+    remedy: str = ""  # where the kind's own would not help
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,20 @@ class _Kind:
     judge: Callable[[Sequence[Observation], Facts], _Outcome]
 
 
+_NEEDS_ROOT: Final = "needs root with the Linux capabilities SETUID and SETGID"
+
+
 def _said(observations: Sequence[Observation]) -> str:
-    return "; ".join(
+    acts = (
         f"{seen.act}: {seen.outcome}" + (f" (before: {seen.control})" if seen.control else "") for seen in observations
     )
+    return "; ".join(acts) or "not tried"
 
 
 def _all_refused(*errnos: str) -> Callable[[Sequence[Observation], Facts], _Outcome]:
     def judge(observations: Sequence[Observation], facts: Facts) -> _Outcome:
         if not observations:
-            return _Outcome("unavailable", "not tried", "needs root" if not facts.root else "not applied")
+            return _Outcome("unavailable", "not tried", "not applied" if facts.root else _NEEDS_ROOT)
         refused = all(seen.outcome in errnos and seen.outcome != seen.control for seen in observations)
         return _Outcome("enforced" if refused else "unavailable", _said(observations), "" if refused else "not refused")
 
@@ -73,7 +78,7 @@ def _capabilities(observations: Sequence[Observation], facts: Facts) -> _Outcome
         return _Outcome("enforced", _said(observations))
     if effective_gone:
         why = "needs CAP_SETPCAP; with no_new_privs the bounding set cannot be reached either"
-        return _Outcome("partial", _said(observations), why if facts.root else "needs root")
+        return _Outcome("partial", _said(observations), why if facts.root else _NEEDS_ROOT)
     return _Outcome("unavailable", _said(observations), "Linux capabilities remain")
 
 
@@ -91,6 +96,9 @@ def _landlock(observations: Sequence[Observation], facts: Facts) -> _Outcome:
         return _Outcome("enforced", _said(observations), "", detail)
     if seen.outcome == "EACCES":
         return _Outcome("partial", _said(observations), "the probe's control did not show it to be Landlock", detail)
+    if seen.outcome == "succeeded":
+        why = "put on, but every writable place outside the trees is mounted noexec, so nothing could be tried"
+        return _Outcome("partial", _said(observations), why, detail, "--tmpfs /tmp:exec")
     return _Outcome("unavailable", _said(observations), "the kernel has no Landlock, or it is switched off", detail)
 
 
@@ -108,7 +116,7 @@ def _exec_trap(observations: Sequence[Observation], facts: Facts) -> _Outcome:
     refused = bool(observations) and all(seen.outcome == "EPERM" for seen in observations)
     if refused and facts.trap_saw_self_test:
         return _Outcome("enforced", _said(observations), "", detail)
-    return _Outcome("unavailable", _said(observations) or "not tried", "the self-test was not refused", detail)
+    return _Outcome("unavailable", _said(observations), "the self-test was not refused", detail)
 
 
 def _pid_namespace(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
@@ -120,7 +128,13 @@ def _pid_namespace(_observations: Sequence[Observation], facts: Facts) -> _Outco
 def _mount_namespace(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
     if not facts.mount_namespace:
         return _Outcome("enforced", "unshare(CLONE_NEWNS), tmpfs mounted on the session's directories: ok")
-    return _Outcome("unavailable", f"unshare(CLONE_NEWNS): {facts.mount_namespace}", facts.mount_namespace)
+    by_profile = facts.mount_namespace == "EACCES"  # a lacking Linux capability is EPERM
+    return _Outcome(
+        "unavailable",
+        f"unshare(CLONE_NEWNS) and mount: {facts.mount_namespace}",
+        f"{facts.mount_namespace}: " + ("a security module forbids it" if by_profile else "needs CAP_SYS_ADMIN"),
+        remedy="--cap-add SYS_ADMIN --security-opt apparmor=PROFILE that allows mount" if by_profile else "",
+    )
 
 
 def _engine_seccomp(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
@@ -144,7 +158,7 @@ _KINDS: Final = (
         "uid_drop",
         "setresuid(2) to a UID of the role's own",
         "the role could read what the supervisor and the helpers own",
-        "run as root: with Docker's default Linux capabilities (SETUID, SETGID) nothing more is needed",
+        "run as root; --cap-add SETUID --cap-add SETGID, which Docker gives by default",
         _all_refused("EPERM", "EACCES"),
     ),
     _Kind(
@@ -236,7 +250,7 @@ def build_report(
                 observed_by="observed",
                 why=outcome.why,
                 consequence=kind.consequence if missing or outcome.state == "disabled" else "",
-                remedy=kind.remedy if missing else "",
+                remedy=(outcome.remedy or kind.remedy) if missing else "",
                 detail=dict(outcome.detail),
             )
         )

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets as randomness
 import shutil
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +37,8 @@ class RunDirs:
     """What was made. `why_plain` is "" where all are tmpfs of our own mount namespace, else the errno or cause."""
 
     why_plain: str = ""
+    probe_file: str = ""  # Landlock's probe, until `drop_probe_file`; "" where there is no place for one
+    owner: tuple[int, int] = (0, 0)  # UID and GID of whoever fills the home and the clients' directories
     made: list[str] = field(default_factory=list)
     filled: list[str] = field(default_factory=list)  # those that the image brought along, empty
 
@@ -48,29 +52,62 @@ class RunDirs:
         """The agent's home directory."""
         return f"{ROOT}/home"
 
-    @property
-    def probe_file(self) -> str:
-        """An executable file of no format, outside every executable tree: Landlock's probe."""
-        return f"{ROOT}/self-test"
+    def drop_probe_file(self) -> None:
+        """Remove Landlock's probe: whoever tried it holds it open."""
+        if self.probe_file:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.probe_file)
+            self.probe_file = ""
 
     def remove(self) -> None:
-        """Remove plain directories that this session made or filled; tmpfs ends with its mount namespace."""
-        for path in reversed(self.made):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(path)
-        for path in self.filled:
-            for entry in os.scandir(path):
-                shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+        """Remove plain directories that this session made or filled; tmpfs ends with its mount namespace.
+
+        `ProcessError` where something in them cannot be removed.
+        """
+        self.drop_probe_file()
+        try:
+            for path in reversed(self.made):
+                self._remove_tree(path)
+            for path in self.filled:
+                for entry in os.scandir(path):
+                    self._remove_tree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+        except OSError as error:
+            raise ProcessError(f"cannot remove {error.filename}: {error.strerror}; remove it") from None
         self.made.clear()
         self.filled.clear()
 
+    def _remove_tree(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            shutil.rmtree(path)
+        if os.path.lexists(path):
+            # Root without CAP_DAC_OVERRIDE may not enter what the owner made private; the owner may.
+            with kernel.filesystem_identity(*self.owner):
+                shutil.rmtree(path, ignore_errors=True)
+            if os.path.lexists(self.home):
+                os.chown(self.home, os.geteuid(), -1)
+            shutil.rmtree(path)
 
-def prepare(*, why_plain: str, agent_uid: int, agent_gid: int) -> RunDirs:
+
+def prepare(*, why_plain: str, agent_uid: int, agent_gid: int, session_dir: str) -> RunDirs:
     """Make all directories; `ProcessError` where one cannot be had or something foreign stands in its place.
 
-    `why_plain` is what `namespaces.enter_mount_namespace` returned.
+    `why_plain` is what `namespaces.enter_mount_namespace` returned. Landlock's probe goes to `session_dir` where the
+    session's directories are mounted noexec.
     """
-    dirs = RunDirs(why_plain=why_plain)
+    dirs = RunDirs(why_plain=why_plain, owner=(agent_uid, agent_gid))
+    try:
+        _fill(dirs)
+        dirs.probe_file = make_probe_file((ROOT, session_dir))
+    except OSError as error:
+        dirs.remove()
+        raise ProcessError(f"cannot prepare {error.filename or ROOT}: {error.strerror}") from None
+    except ProcessError:
+        dirs.remove()
+        raise
+    return dirs
+
+
+def _fill(dirs: RunDirs) -> None:
     for path, options, flags in _MOUNTS:
         if dirs.why_plain:
             _make_plain(dirs, path, 0o755 if path == ROOT else 0o700)
@@ -82,9 +119,19 @@ def prepare(*, why_plain: str, agent_uid: int, agent_gid: int) -> RunDirs:
             raise ProcessError(f"cannot have a tmpfs on {path}: {error.strerror}; let the engine mount one") from None
     _make_directory(dirs.clients, 0o755)
     _make_directory(dirs.home, 0o700)
-    os.chown(dirs.home, agent_uid, agent_gid)
-    write_probe_file(dirs.probe_file)
-    return dirs
+    os.chown(dirs.home, *dirs.owner)
+
+
+def make_probe_file(directories: Sequence[str]) -> str:
+    """Write a probe file, with a name of its own, in the first of `directories` that allows writing and execution.
+
+    Returns its path, which the caller removes; "" where none does.
+    """
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            if not os.statvfs(directory).f_flag & os.ST_NOEXEC:
+                return write_probe_file(f"{directory}/.self-test-{randomness.token_hex(8)}")
+    return ""
 
 
 def write_probe_file(path: str) -> str:

@@ -5,8 +5,11 @@ Signals are blocked all the while (`__main__` did that), so that a stop during s
 
 from __future__ import annotations
 
-from codingagents.supervisor import namespaces, processes, signals, terminal_handover
+import os
+
+from codingagents.supervisor import kernel, namespaces, needs, processes, signals, terminal_handover
 from codingagents.supervisor.early import StubProcess, ZygoteProcess
+from codingagents.trust.errors import ProcessError
 
 
 def main(session_dir: str, control_fd: int | None, command: list[str]) -> int:
@@ -17,6 +20,8 @@ def main(session_dir: str, control_fd: int | None, command: list[str]) -> int:
     """
     # The launcher blocks signals around our start; that is no inheritance for the session's own processes.
     signals.inherit_nothing()
+    if unmet := needs.unmet_needs(os.geteuid(), kernel.effective_capabilities()):
+        raise ProcessError(unmet)
     why_no_mounts = namespaces.enter_mount_namespace()
     children = processes.Children()
     if not processes.is_pid1():

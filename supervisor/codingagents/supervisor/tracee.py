@@ -7,11 +7,10 @@ read is bounded, and nothing that the tracee chose is opened. No decision here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -65,20 +64,10 @@ class TraceeReader:
     procs: tuple[bytes, ...]
     rearm_death_signal: bool = False
 
-    @contextmanager
-    def _identity(self) -> Iterator[None]:
+    def _identity(self) -> contextlib.AbstractContextManager[None]:
         if self.fs_ids is None:
-            yield
-            return
-        # Per thread, by raw calls. The way back is in `finally`: a reader stuck as the role would be its prey.
-        try:
-            kernel.set_fs_ids(*self.fs_ids)
-            yield
-        finally:
-            kernel.set_fs_ids(0, 0)
-            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-            if self.rearm_death_signal:
-                kernel.set_parent_death_signal()
+            return contextlib.nullcontext()
+        return kernel.filesystem_identity(*self.fs_ids, death_signal=self.rearm_death_signal)
 
     def prepare_thread(self) -> None:
         """Give the calling thread, which reads from now on, the role's groups: its paths may lead through them."""

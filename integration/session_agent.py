@@ -12,9 +12,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,6 +53,12 @@ def post(server: str, below: str = "") -> dict[str, Any]:
     return answer | {"seconds": time.monotonic() - begun}
 
 
+def post_at_once(*requests: list[str]) -> list[dict[str, Any]]:
+    """Do as many `post`s, each in a thread; return their answers in the same order."""
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(lambda request: post(*request), requests))
+
+
 def begin(server: str, below: str) -> dict[str, Any]:
     """Ask the server, and leave the answer unfinished after its first line."""
     connection = _send(server, below)
@@ -82,22 +89,9 @@ def run(*argv: str) -> dict[str, Any]:
 
 def run_many(count: int, at_once: int) -> dict[str, int]:
     """Run /bin/true so often, from so many threads; return how often each outcome came."""
-    outcomes: dict[str, int] = {}
-    lock = threading.Lock()
-
-    def work(numbers: range) -> None:
-        for number in numbers:
-            done = run("/bin/true", f"exec-{number}")
-            with lock:
-                key = str(done["errno"] or done["code"])
-                outcomes[key] = outcomes.get(key, 0) + 1
-
-    threads = [threading.Thread(target=work, args=(range(first, count, at_once),)) for first in range(at_once)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
+    with ThreadPoolExecutor(at_once) as pool:
+        done = pool.map(lambda number: run("/bin/true", f"exec-{number}"), range(count))
+        return dict(Counter(str(each["errno"] or each["code"]) for each in done))
 
 
 def call(name: str, *arguments: Any) -> str:
@@ -157,7 +151,7 @@ def whoami() -> dict[str, int]:
 VERBS: dict[str, Callable[..., Any]] = {
     verb.__name__: verb
     for verb in (
-        *(endpoint, post, begin, finish),
+        *(endpoint, post, post_at_once, begin, finish),
         *(run, run_many, daemonise, call, status, whoami),
         *(listen, heard, ignore, leave, die),
     )

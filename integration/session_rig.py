@@ -94,7 +94,7 @@ class Upstream:
 
     def server(self, name: str, *, pins: str = "right", limits: str = "") -> str:
         """Return the tables of config.toml for a server that stands here."""
-        used = (self._root if pins == "right" else pki.make_root("Another")).pin
+        used = self.pin if pins == "right" else pki.make_root("Another").pin
         expires = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=100)
         return f"""
             [mcp_servers.{name}]
@@ -110,6 +110,11 @@ class Upstream:
             [mcp_servers.{name}.limits]
             {limits}
         """
+
+    @property
+    def pin(self) -> str:
+        """The pin of the root that the server's certificate is from."""
+        return self._root.pin
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):  # `__exit__` shuts the listener down
@@ -316,8 +321,12 @@ class Session:
     # -- its processes
 
     def pids(self) -> list[int]:
-        """Return every process that was started for this session and is there, the launcher included."""
-        return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _mark_of(pid) == self._mark]
+        """Return every process that was started for this session and runs, the launcher included.
+
+        Zombies are left out: when a session has ended, the machine's own init reaps them in its own time.
+        """
+        all_of_them = map(int, filter(str.isdecimal, os.listdir("/proc")))
+        return [pid for pid in all_of_them if _mark_of(pid) == self._mark and fields(pid).get("State", "Z")[0] != "Z"]
 
     def named(self, name: str) -> int:
         """Return the process of that name as the kernel has it: `helper zygote`, `helper NAME`."""
@@ -456,7 +465,7 @@ def _run_supervisor(order: _Order) -> Session:
         engine="local",
         uids=uid_plan(order.uid_base, [server.name for server in parsed.active]),
         secret_names_available={"TOKEN"},
-        anchors=read_anchors(anchor_sources(parsed)),
+        anchors=read_anchors(anchor_sources(parsed), parsed.file),
         command=order.command,
         working_directory=str(order.where.open),
         environment={"PATH": AGENT_PATH},

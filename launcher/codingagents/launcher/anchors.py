@@ -15,7 +15,8 @@ import certifi
 
 from codingagents.launcher.private_files import read_plain
 from codingagents.rewrite.config import AnchorSource
-from codingagents.trust.errors import ConfigError, TrustError
+from codingagents.rewrite.tables import Table
+from codingagents.trust.errors import TrustError
 
 MAX_STORE = 4 * 1024 * 1024  # bytes; Debian's whole bundle is about 220 kB
 
@@ -24,27 +25,29 @@ _BLOCK = re.compile(r"-----BEGIN ([^\n]*?)-----\s(.*?)-----END \1-----", re.DOTA
 _BEGIN = re.compile(r"-----BEGIN ")
 
 
-def read_anchors(sources: Mapping[str, AnchorSource]) -> dict[str, str]:
-    """Return each server's store as PEM certificates; raises `ConfigError` or `TrustError` that names the file."""
+def read_anchors(sources: Mapping[str, AnchorSource], file: str) -> dict[str, str]:
+    """Return each server's store as PEM certificates; `file` is the configuration that names the stores.
+
+    Raises `ConfigError`, or `TrustError` that names the store.
+    """
     stores: dict[Path, str] = {}
     result: dict[str, str] = {}
     for server, source in sources.items():
+        table = Table({}, file, f"mcp_servers.{server}.tls")
         if source.overrides:
-            raise ConfigError(
-                f"mcp_servers.{server}.tls.ca_overrides: trust overrides are not available yet; remove it"
-            )
+            raise table.error("ca_overrides is not available yet; remove it")
         path = Path(source.path or certifi.where())
         if path not in stores:
-            stores[path] = certificates(_read(path, server), str(path))
+            try:
+                content = read_plain(path, limit=MAX_STORE)
+            except FileNotFoundError:
+                if source.store == "host":
+                    remedy = 'which does not exist; install the package ca-certificates or use ca = "certifi"'
+                    raise table.error(f"ca is the host's trust store {path}, {remedy}") from None
+                raise table.error(f"ca_file is {path}, which does not exist") from None
+            stores[path] = certificates(content, str(path))
         result[server] = stores[path]
     return result
-
-
-def _read(path: Path, server: str) -> bytes:
-    try:
-        return read_plain(path, limit=MAX_STORE)
-    except FileNotFoundError:
-        raise ConfigError(f"mcp_servers.{server}.tls: there is no trust store {path}") from None
 
 
 def certificates(content: bytes, file: str) -> str:

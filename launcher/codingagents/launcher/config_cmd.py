@@ -34,7 +34,7 @@ def check(path: Path, *, as_json: bool) -> int:
     Trust stores are read as a session would read them.
     """
     config, _ = read_config(path)
-    read_anchors(anchor_sources(config))
+    read_anchors(anchor_sources(config), config.file)
     warnings = [*config.warnings, *check_expiry(config, datetime.datetime.now(datetime.UTC).date())]
     rows = describe(config)
     if as_json:

@@ -81,7 +81,7 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
         engine="local",
         uids=_uids(config, options.uid_base),
         secret_names_available=secrets,
-        anchors=read_anchors(anchor_sources(config)),
+        anchors=read_anchors(anchor_sources(config), config.file),
         command=list(options.command) or [agent],
         working_directory=_workspace(options, config),
         environment=agent_environment(environment),

@@ -70,16 +70,18 @@ def test_each_server_gets_the_store_it_named(tmp_path: Path, monkeypatch: pytest
     wrong.write_text(OTHER.pem)
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.setenv(name, str(wrong))
-    anchors = read_anchors({"a": source(path), "b": source(path), "c": source(None, store="certifi")})
+    anchors = read_anchors({"a": source(path), "b": source(path), "c": source(None, store="certifi")}, "c.toml")
     assert anchors["a"] == anchors["b"] == ROOT.pem
     assert anchors["c"] == certificates(Path(certifi.where()).read_bytes(), "certifi")
 
 
 def test_a_store_that_is_not_there_or_not_yet_possible_names_its_server(tmp_path: Path) -> None:
     """The remedy is in the configuration."""
-    with pytest.raises(ConfigError, match=r"mcp_servers\.a\.tls: there is no trust store"):
-        read_anchors({"a": source(tmp_path / "none")})
-    with pytest.raises(ConfigError, match=r"mcp_servers\.a\.tls\.ca_overrides"):
-        read_anchors({"a": source(None, store="host", overrides=("corp",))})
+    with pytest.raises(ConfigError, match=r"^c\.toml: \[mcp_servers\.a\.tls\] ca_file is .*/none, which does not"):
+        read_anchors({"a": source(tmp_path / "none")}, "c.toml")
+    with pytest.raises(ConfigError, match=r"^c\.toml: \[mcp_servers\.a\.tls\] ca_overrides is not available yet"):
+        read_anchors({"a": source(None, store="host", overrides=("corp",))}, "c.toml")
+    with pytest.raises(ConfigError, match=r"ca is the host's trust store .* install the package ca-certificates"):
+        read_anchors({"a": source(tmp_path / "none", store="host")}, "c.toml")
     with pytest.raises(ConfigError, match="must be a regular file"):
-        read_anchors({"a": source(tmp_path)})
+        read_anchors({"a": source(tmp_path)}, "c.toml")

@@ -84,7 +84,7 @@ def test_a_rule_put_first_decides_whatever_follows(
     spec: ExecSpec, call: tuple[Role, bytes, bytes | None, list[bytes]]
 ) -> None:
     for action in ("allow", "deny"):
-        first = ExecRule(action=action, path="/**")  # type: ignore[arg-type]  # one of the two
+        first = ExecRule(action=action, path="/**")
         policy = ExecPolicy.compile(
             ExecSpec(mode=spec.mode, rules=[first, *spec.rules]), [], landlock=False, memfd_closed=False
         )

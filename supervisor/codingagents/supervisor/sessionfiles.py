@@ -18,13 +18,14 @@ def read_session_spec(session_dir: str) -> SessionSpec:
     """Return the session's specification; `NotFoundError` or `ProcessError` with a sentence where there is none."""
     path = os.path.join(session_dir, SPEC_NAME)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise NotFoundError(f"{path}: {error.strerror}; `coding-agents run` writes it") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        os.close(descriptor)
+        raise ProcessError(f"{path} must be a regular file that only its owner can write; `chmod go-w` it")
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise ProcessError(f"{path} must be a regular file that only its owner can write; `chmod go-w` it")
         data = file.read(wire.MAX_LINE + 1)
     try:
         spec: SessionSpec = wire.decode(SessionSpec, data)

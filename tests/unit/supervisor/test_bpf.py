@@ -6,10 +6,10 @@ import tempfile
 
 import pytest
 import seccomp
-from classic_bpf import run, seccomp_data
 from hypothesis import given
 from hypothesis import strategies as st
 
+from classic_bpf import run, seccomp_data
 from codingagents.supervisor import bpf, kernel
 from codingagents.supervisor import seccomp as our_seccomp
 

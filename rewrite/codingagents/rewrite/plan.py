@@ -26,6 +26,15 @@ Engine = Literal["local", "podman", "docker"]
 _UID_LOW, _UID_HIGH = 1000, 2**31 - 2
 
 _LAYERS_NOT_YET = ("agent_netns", "userns")
+# Why a layer cannot be switched off: a report that said "disabled" of it would be untrue, or the session worthless.
+_NEVER_OFF = {
+    "uid_drop": "the agent would be root",
+    "no_new_privs": "Landlock and the exec trap need it",
+    "pidns": "the engine decides it",
+    "mountns": "a session takes it wherever it can",
+    "engine_seccomp": "the engine decides it",
+    "apparmor": "the engine decides it",
+}
 
 
 def uid_plan(base: int, server_names: Iterable[str]) -> UidPlan:
@@ -79,7 +88,7 @@ def plan_session(
     `anchors` maps the name of each https server to its PEM text. Raises `ConfigError` for what is not available yet,
     for a secret that is not there, for pins past their date and for empty anchors; `UsageError` for an empty `command`.
     """
-    for sentence in _not_available_yet(config):
+    for sentence in _not_available(config):
         raise ConfigError(sentence)
     check_expiry(config, today)
     _check_secrets(config, secret_names_available)
@@ -125,8 +134,8 @@ def _check_secrets(config: Config, available: Collection[str]) -> None:
             )
 
 
-def _not_available_yet(config: Config) -> Iterator[str]:
-    """Yield a sentence for each thing that config.toml may say already and a session cannot do yet."""
+def _not_available(config: Config) -> Iterator[str]:
+    """Yield a sentence for each thing that config.toml may say and a session cannot do, or cannot do yet."""
     if config.session.network != "host":
         yield Table({}, config.file, "session").sentence('network = "helpers" is not available yet; use "host"')
     if config.session.workspace_acl:
@@ -135,6 +144,9 @@ def _not_available_yet(config: Config) -> Iterator[str]:
         # Nothing reports on them, so that a requirement would pass unmet.
         if config.session.layers.get(name, "off") != "off":
             yield Table({}, config.file, "session.layers").sentence(f"{name} is not available yet; remove it")
+    for name, why in _NEVER_OFF.items():
+        if config.session.layers.get(name) == "off":
+            yield Table({}, config.file, "session.layers").sentence(f'{name} cannot be "off": {why}; remove it')
     for server in config.active:
         table = _table(config, server)
         if isinstance(server, CommandServer):

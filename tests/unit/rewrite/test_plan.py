@@ -110,6 +110,10 @@ NOT_YET = {
     LOCAL + 'transport = "sse"': '[mcp_servers.local] transport = "sse" is not available yet; use "http"',
     '[session]\nlayers = { agent_netns = "require" }': "[session.layers] agent_netns is not available yet; remove it",
     '[session]\nlayers = { userns = "prefer" }': "[session.layers] userns is not available yet; remove it",
+    '[session]\nlayers = { uid_drop = "off" }': '[session.layers] uid_drop cannot be "off": the agent would be root; '
+    "remove it",
+    '[session]\nlayers = { mountns = "off" }': '[session.layers] mountns cannot be "off": a session takes it wherever '
+    "it can; remove it",
     LOCAL + "client_auth = []": '[mcp_servers.local] client_auth must not be empty; a session needs "uid" or "bearer"',
     '[mcp_servers.x]\nurl = "https://a.example"\nproxy = "http://p:1"': "[mcp_servers.x] proxy is not available yet; "
     "remove it",

@@ -108,7 +108,8 @@ class ChunkedReader:
     def _check_held(self) -> None:
         """Refuse a line that is too long already, or that holds a bare CR or LF and so can never become right."""
         line = self._held
-        if len(line) >= _LIMITS[self._phase] or b"\n" in line or b"\r" in line[:-1]:
+        wrong = line != b"\r" if self._phase == _AT_DATA_END else b"\n" in line or b"\r" in line[:-1]
+        if wrong or len(line) >= _LIMITS[self._phase]:
             raise Refusal(self._code)
 
 

@@ -452,7 +452,7 @@ class Relay:
                 error_type=code,
                 request_bytes=self._body.count if self._body is not None else 0,
                 response_bytes=self._response_body.count if self._response_body is not None else 0,
-                duration_ms=int((self._clock() - self._started) * 1000),
+                duration_ms=round((self._clock() - self._started) * 1000),
             )
         )
 

@@ -213,7 +213,8 @@ class Upstream:
             except ssl.SSLError as error:
                 raise self._distrust(address, error) from None
             except OSError as error:
-                failure = DialFailed("connect_failed", f"{address} port {self._port}: {error.strerror or type(error).__name__}")
+                reason = error.strerror or type(error).__name__
+                failure = DialFailed("connect_failed", f"{address} port {self._port}: {reason}")
         raise failure
 
     async def _resolve(self) -> list[str]:

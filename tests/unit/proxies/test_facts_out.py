@@ -1,0 +1,77 @@
+"""Facts on their way up: batched, never blocking, counted when there is no room."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from codingagents.proxies.facts_out import BATCH_SECONDS, MAX_PENDING, FactsOut
+from codingagents.trust import wire
+from codingagents.trust.facts import AnyFact, Dropped, Failed
+
+
+def over_a_channel(test: Callable[[FactsOut, socket.socket], Awaitable[None]]) -> None:
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            async with asyncio.timeout(5):
+                await test(FactsOut(asyncio.get_running_loop(), ours), theirs)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+async def receive_until(channel: socket.socket, kind: type[AnyFact]) -> list[AnyFact]:
+    """Return all facts up to the first of `kind`."""
+    lines = wire.LineBuffer()
+    found: list[AnyFact] = []
+    while not found or not isinstance(found[-1], kind):
+        data = await asyncio.get_running_loop().sock_recv(channel, 1 << 20)
+        assert data
+        found += [wire.decode(AnyFact, line) for line in lines.feed(data)]
+    return found
+
+
+def test_facts_of_one_moment_leave_together_and_in_order() -> None:
+    """One send for all of them, within the batch's time."""
+
+    async def test(out: FactsOut, channel: socket.socket) -> None:
+        for number in range(5):
+            out.put(Failed(reason=str(number)))
+        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(channel, 1 << 16), 100 * BATCH_SECONDS)
+        assert data.count(b"\n") == 5
+        assert [wire.decode(AnyFact, line) for line in data.splitlines()] == [Failed(reason=str(n)) for n in range(5)]
+
+    over_a_channel(test)
+
+
+def test_a_full_channel_costs_facts_and_no_time() -> None:
+    """What does not fit is counted, and the count follows when the supervisor reads again."""
+    fact = Failed(reason="x" * 400)
+    total = 4 * MAX_PENDING // len(wire.encode(fact))
+
+    async def test(out: FactsOut, channel: socket.socket) -> None:
+        for number in range(total):
+            out.put(fact)
+            if number % 100 == 0:
+                out.flush()
+        found = await receive_until(channel, Dropped)
+        assert isinstance(found[-1], Dropped)
+        assert found[-1].count > 0
+        assert found[-1].count + len(found) - 1 == total
+
+    over_a_channel(test)
+
+
+def test_a_supervisor_that_is_gone_is_no_error_here() -> None:
+    """The reader of the channel sees the end and acts on it."""
+
+    async def test(out: FactsOut, channel: socket.socket) -> None:
+        channel.close()
+        out.put(Failed(reason=""))
+        out.flush()
+
+    over_a_channel(test)

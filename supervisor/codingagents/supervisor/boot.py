@@ -300,12 +300,12 @@ class Session:
                 self._hear(number)
 
     def _hear(self, number: int) -> None:
-        if self._made.agent_runs:
+        if self._made.agent_runs and number == signal.SIGTERM:
+            # `_end` passes it on, to all of the agent's tree; its exit code no longer matters to whoever stopped us.
+            self._ending.because("SIGTERM", 128 + number)
+            self._life.cancel()
+        elif self._made.agent_runs:
             self._children.kill_group(self._parts.stub.child, number)
-            if number == signal.SIGTERM:
-                # The agent gets its grace in `_end`; its own exit code no longer matters to whoever stopped us.
-                self._ending.because("SIGTERM", 128 + number)
-                self._life.cancel()
         elif number in _STOPS:
             self._ending.because(f"{signal.Signals(number).name} during start-up", 128 + number)
             self._life.cancel()
@@ -352,6 +352,7 @@ class Session:
         child = self._parts.stub.child
         untrusted = {self._spec.uids.agent, self._spec.uids.task}
         self._children.signal_users(untrusted, signal.SIGTERM)
+        self._children.signal_users(untrusted, signal.SIGCONT)  # what is stopped cannot end
         with trio.move_on_after(AGENT_GRACE):
             await self._reaper.wait(child)
             while self._children.signal_users(untrusted, 0):  # noqa: ASYNC110 -- nothing announces the last of them

@@ -24,7 +24,7 @@ DATA: Final = "/run/agent-data"
 EXPORT: Final = "/run/agent-data-export"
 
 # Executable only where stubs will live; every size is a ceiling, not a reservation.
-_MOUNTS: Final = (
+MOUNTS: Final = (
     (ROOT, "mode=0755,size=64m", 0),
     (SECRETS, "mode=0700,size=16m", kernel.MS_NOEXEC),
     (DATA, "mode=0700,size=256m", kernel.MS_NOEXEC),
@@ -62,6 +62,7 @@ class RunDirs:
     def remove(self) -> None:
         """Remove plain directories that this session made or filled; tmpfs ends with its mount namespace.
 
+        Mount points stay: another session of this machine may have mounted on them, and rmdir(2) would take that away.
         `ProcessError` where something in them cannot be removed.
         """
         self.drop_probe_file()
@@ -108,7 +109,7 @@ def prepare(*, why_plain: str, agent_uid: int, agent_gid: int, session_dir: str)
 
 
 def _fill(dirs: RunDirs) -> None:
-    for path, options, flags in _MOUNTS:
+    for path, options, flags in MOUNTS:
         if dirs.why_plain:
             _make_plain(dirs, path, 0o755 if path == ROOT else 0o700)
             continue

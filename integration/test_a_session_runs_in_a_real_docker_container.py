@@ -1,0 +1,374 @@
+"""Sessions in containers of a real Docker Engine: with its default settings, with less, and with more.
+
+What the layer report says is compared with what a program of the test's own finds by trying the same in a container
+with the same flags; that program is `container/probe.py`, and it imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codingagents.supervisor import rundirs
+from codingagents.supervisor.layers import LAYER_NAMES
+from codingagents.trust.events import (
+    AnyEvent,
+    ExecAllowed,
+    ExecDenied,
+    HelperRefused,
+    HelperRequest,
+    Layer,
+    PinMismatch,
+    SessionEnded,
+)
+from codingagents.trust.verify import Verified
+from container_rig import AGENT_UID, GOOD_PORT, SCRIPTS, TOKEN, WRONG_PORT, Engine, Running, Session, Upstream
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a Docker Engine needs root")
+
+# What a session needs at least, nothing else, and no way to more.
+LEAST = (
+    *("--cap-drop", "ALL", "--cap-add", "SETUID", "--cap-add", "SETGID", "--cap-add", "CHOWN", "--cap-add", "KILL"),
+    *("--security-opt", "no-new-privileges"),
+)
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "default": (),
+    "least": LEAST,
+    "sys_admin": ("--cap-add", "SYS_ADMIN"),
+    "read_only": ("--read-only", "--tmpfs", "/run"),
+}
+SHELL = "bash --norc --noediting -i"
+STOPPED = 143
+OUR_FAILURE = 125
+
+
+@pytest.fixture(scope="session")
+def engine(pytestconfig: pytest.Config) -> Iterator[Engine]:
+    reporter = pytestconfig.pluginmanager.getplugin("terminalreporter")
+    with tempfile.TemporaryDirectory(prefix="docker-") as directory, Engine(Path(directory)) as running:
+        running.build_image(reporter.write_line)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def upstream(engine: Engine) -> Iterator[Upstream]:
+    with (
+        tempfile.TemporaryDirectory(prefix="upstream-") as directory,
+        Upstream(engine, Path(directory) / "files") as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def session(upstream: Upstream, tmp_path: Path) -> Session:
+    return Session(upstream, tmp_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """One session that ran to its end with one group of settings, and what was found out beside it."""
+
+    settings: str
+    code: int
+    errors: str
+    agent: dict[str, Any]  # what the agent reported of itself
+    inspected: str  # `docker inspect` while it ran
+    left: list[str]  # what it left in the container's file system
+    events: list[AnyEvent]
+    layers: Mapping[str, Layer]
+    verified: Verified
+    record: list[dict[str, int]]  # the upstream's
+    probe: dict[str, Any]
+    doctor: list[dict[str, Any]]
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def ran(request: pytest.FixtureRequest, engine: Engine, upstream: Upstream) -> Iterator[Ran]:
+    flags = SETTINGS[request.param]
+    with tempfile.TemporaryDirectory(prefix="session-") as directory:
+        session = Session(upstream, Path(directory))
+        upstream.take_record()
+        with session.start(engine, flags) as running:
+            agent = json.loads(running.line())
+            inspected = engine("inspect", running.name).stdout
+            code, errors = running.wait(), running.errors()
+            left = engine("diff", running.name).stdout.splitlines()
+        yield Ran(
+            settings=request.param,
+            code=code,
+            errors=errors,
+            agent=agent,
+            inspected=inspected,
+            left=left,
+            events=session.events(),
+            layers=session.layers(),
+            verified=session.verify(),
+            record=upstream.take_record(),
+            probe=probe(engine, flags, session.workspace),
+            doctor=json.loads(engine.run(flags, "coding-agents", "doctor", "--json").stdout)["layers"],
+        )
+
+
+def probe(engine: Engine, flags: tuple[str, ...], workspace: Path) -> dict[str, Any]:
+    """Return what `container/probe.py` finds in a container with `flags`."""
+    noformat = workspace / "no-format"
+    noformat.write_text("no program\n")
+    noformat.chmod(0o755)
+    volumes = ["--volume", f"{SCRIPTS}:/scripts:ro", "--volume", f"{workspace}:/workspace"]
+    arguments = [str(AGENT_UID), "/workspace/no-format", "/usr/bin/tac", "/workspace/outside"]
+    found: dict[str, Any] = json.loads(
+        engine.run([*flags, *volumes], "/usr/bin/python3", "-I", "/scripts/probe.py", *arguments).stdout
+    )
+    return found
+
+
+def expected_states(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the state of each layer as the probe's findings demand it."""
+
+    def state(holds: bool, otherwise: str = "unavailable") -> str:
+        return "enforced" if holds else otherwise
+
+    no_bits = "0000000000000000"
+    return {
+        "uid_drop": state(found["uid_drop"] == ["EPERM", "EPERM"]),
+        "caps_bounding": state(found["bounding"] == no_bits, "partial"),
+        "no_new_privs": state(found["no_new_privs"] == "1"),
+        "landlock_exec": state(found["landlock"] == ["ENOEXEC", "EACCES"]),
+        "memfd_rule": state(found["listener"] == "ok" and found["memfd_create"] == "ok"),
+        "exec_trap": state(found["listener"] == "ok"),
+        "pidns": state(found["pid"] == 1),
+        "mountns": state(found["mount_namespace"] == "ok"),
+        "engine_seccomp": state(found["seccomp"] == "2" and found["keyctl"] == "EPERM"),
+        "apparmor": state(found["apparmor"] not in ("", "unconfined")),
+    }
+
+
+def test_the_session_ends_as_its_agent_did_and_leaves_nothing_in_the_container(ran: Ran) -> None:
+    """But for mount points: those of the test's volumes, and where the session could mount, its own."""
+    assert (ran.code, ran.errors) == (0, "")
+    mounted = {path for path, *_ in rundirs.MOUNTS} if ran.layers["mountns"].state == "enforced" else set()
+    assert {line[2:] for line in ran.left} - {"/run"} == {"/session", "/workspace"} | mounted
+
+
+def test_the_agent_is_a_user_of_its_own_with_no_capability(ran: Ran) -> None:
+    assert ran.agent["uids"] == ran.agent["gids"] == [AGENT_UID] * 3
+    assert ran.agent["groups"] == [AGENT_UID + 2]
+    assert ran.agent["capabilities"] == "0000000000000000"
+    assert ran.agent["no_new_privs"] == "1"
+    assert ran.agent["home"] == AGENT_UID
+    assert sorted(ran.agent["descriptors"]) == ["0", "1", "2"]
+    assert ran.agent["descriptors"]["0"] == "/dev/null", "standard input was the control channel"
+
+
+def test_the_helper_attaches_the_credential_and_holds_to_the_pins(ran: Ran) -> None:
+    assert (ran.agent["good"], ran.agent["good without bearer"], ran.agent["wrong"]) == (200, 401, 502)
+    (good,) = [entry for entry in ran.record if entry["port"] == GOOD_PORT]
+    assert good["status"] == 200, "200 is the upstream's answer to the right token only"
+    assert [entry["bytes"] for entry in ran.record if entry["port"] == WRONG_PORT] == [0]
+    assert [(event.server, event.http_response_status_code) for event in ran.of(HelperRequest)] == [
+        ("good", 200),
+        ("wrong", 502),
+    ]
+    assert [event.server for event in ran.of(PinMismatch)] == ["wrong"]
+    assert [event.peer_user_id for event in ran.of(HelperRefused)] == [AGENT_UID]
+
+
+def test_no_secret_is_where_the_engine_or_the_agent_could_read_it(ran: Ran) -> None:
+    assert TOKEN not in ran.inspected
+    assert TOKEN not in json.dumps(ran.agent)
+    assert ran.agent["environment"] == ["CODEX_HOME", "CODING_AGENTS_SESSION", "HOME", "LC_CTYPE", "PATH"]
+
+
+def test_execs_are_recorded_and_denials_are_the_kernels(ran: Ran) -> None:
+    """As the same user without a session both programs run."""
+    assert ran.probe["programs"] == {"/usr/bin/tac": "ran", "/workspace/outside": "ran"}
+    assert ran.agent["programs"] == {"allowed": "ran", "denied": "EPERM", "outside": "EACCES"}
+    denied = [event for event in ran.of(ExecDenied) if event.rule != "self-test"]
+    assert [(event.resolved_path, event.rule, event.user_id) for event in denied] == [
+        ("/usr/bin/tac", "deny /usr/bin/tac", AGENT_UID)
+    ]
+    allowed = {event.executable_path: event.command_args for event in ran.of(ExecAllowed)}
+    assert allowed["/usr/bin/python3"] == ["/usr/bin/python3", "-I", "agent.py"]
+    assert allowed["/usr/bin/true"] == ["/usr/bin/true"]
+    assert allowed["/workspace/outside"] == ["/workspace/outside"], "the trap let it pass, Landlock did not"
+
+
+def test_the_log_is_whole_by_a_key_that_was_never_in_the_container(ran: Ran) -> None:
+    assert ran.verified.closed
+    assert ran.verified.covered == ran.verified.events == len(ran.events)
+    assert ran.of(SessionEnded) == [SessionEnded(exit_code=0, reason="the agent ended")]
+
+
+def test_every_row_of_the_layer_report_is_what_an_independent_probe_finds(ran: Ran) -> None:
+    expected = expected_states(ran.probe)
+    assert tuple(expected) == LAYER_NAMES == tuple(ran.layers)
+    assert {name: row.state for name, row in ran.layers.items()} == expected
+    assert ran.layers["exec_trap"].detail["memory_access"] == ran.probe["memory_access"]
+
+
+def test_doctor_says_what_the_session_said(ran: Ran) -> None:
+    expected = expected_states(ran.probe)
+    if ran.settings == "read_only":  # it has no session directory to try Landlock in
+        expected["landlock_exec"] = "partial"
+        (row,) = [row for row in ran.doctor if row["layer"] == "landlock_exec"]
+        assert row["remedy"] == "--tmpfs /tmp:exec"
+    assert {row["layer"]: row["state"] for row in ran.doctor} == expected
+
+
+def test_rows_that_depend_on_the_settings_do(ran: Ran) -> None:
+    """Guards the comparison above against a probe and a report that fail alike."""
+    rows = ran.layers
+    assert rows["engine_seccomp"].state == "enforced"
+    assert rows["exec_trap"].detail["memory_access"] == "fsuid"
+    assert (rows["caps_bounding"].state == "partial") == (ran.settings == "least")
+    confined_by_apparmor = rows["apparmor"].state == "enforced"  # Docker's own profile forbids mounting
+    if ran.settings == "sys_admin" and not confined_by_apparmor:
+        assert rows["mountns"].state == "enforced"
+    else:
+        assert rows["mountns"].state == "unavailable"
+        assert rows["mountns"].remedy.startswith("--cap-add SYS_ADMIN")
+
+
+@pytest.mark.parametrize(
+    ("flags", "layer", "state"),
+    [
+        (("--security-opt", "seccomp=unconfined"), "engine_seccomp", "unavailable"),
+        (("--cap-add", "SYS_PTRACE"), "exec_trap", "enforced"),
+        (("--read-only", "--tmpfs", "/tmp:exec"), "landlock_exec", "enforced"),
+    ],
+    ids=["no profile", "sys_ptrace", "read-only"],
+)
+def test_doctor_agrees_with_the_probe_on_other_settings_too(
+    engine: Engine, tmp_path: Path, flags: tuple[str, ...], layer: str, state: str
+) -> None:
+    found = probe(engine, flags, _with_outside(tmp_path))
+    rows = {
+        row["layer"]: row for row in json.loads(engine.run(flags, "coding-agents", "doctor", "--json").stdout)["layers"]
+    }
+    assert {name: row["state"] for name, row in rows.items()} == expected_states(found)
+    assert rows[layer]["state"] == state
+    assert rows["exec_trap"]["detail"]["memory_access"] == found["memory_access"]
+
+
+def _with_outside(workspace: Path) -> Path:
+    (workspace / "outside").write_text("#!/bin/true\n")
+    (workspace / "outside").chmod(0o755)
+    return workspace
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (LEAST[:6] + LEAST[10:], "comes by --cap-add CHOWN --cap-add KILL"),
+        (("--cap-drop", "KILL"), "comes by --cap-add KILL"),
+        (("--user", "1000:1000"), "must start as root"),
+        (("--read-only",), "cannot create /run/coding-agents: Read-only file system; mount a tmpfs there"),
+    ],
+    ids=["setuid and setgid only", "no kill", "not root", "nowhere to write"],
+)
+def test_a_session_that_cannot_be_had_says_which_setting_is_missing_and_runs_nothing(
+    engine: Engine, session: Session, flags: tuple[str, ...], sentence: str
+) -> None:
+    with session.start(engine, flags) as running:
+        code, errors = running.wait(), running.errors()
+        assert running.process.stdout is not None
+        assert running.process.stdout.read() == b"", "the agent ran"
+    assert code == OUR_FAILURE
+    assert sentence in errors
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flags", [(), LEAST], ids=["default", "least"])
+def test_docker_stop_ends_a_session_within_seconds_and_loses_nothing(
+    engine: Engine, session: Session, flags: tuple[str, ...]
+) -> None:
+    with session.start(engine, flags, "/usr/bin/python3", "-I", "agent.py", "--wait") as running:
+        running.line()
+        users = running.until(lambda: _users(engine, running, "/usr/bin/sleep"), "the agent's sleep")
+        assert users == _users(engine, running, "/usr/bin/python3") == {AGENT_UID}
+        assert running.stop() < 5
+        assert (running.wait(), running.errors()) == (STOPPED, "")
+        assert not [line for line in engine("diff", running.name).stdout.splitlines() if "coding-agents" in line]
+    assert session.verify().closed
+    events = session.events()
+    assert SessionEnded(exit_code=STOPPED, reason="SIGTERM") in events
+    assert "/usr/bin/sleep" in {event.executable_path for event in events if isinstance(event, ExecAllowed)}
+
+
+def _users(engine: Engine, running: Running, program: str) -> set[int]:
+    """Return the UIDs of the container's processes of `program`, as the host sees them."""
+    lines = engine("top", running.name, "-eo", "pid,uid,args").stdout.splitlines()[1:]
+    return {int(uid) for _, uid, name, *_ in map(str.split, lines) if name == program}
+
+
+def test_the_agent_of_an_interactive_session_has_the_terminal_and_job_control(
+    engine: Engine, session: Session, tmp_path: Path
+) -> None:
+    """Its secrets come through a FIFO, for standard input is the terminal."""
+    fifo = tmp_path / "control"
+    fifo.mkdir()
+    os.mkfifo(fifo / "secrets", 0o600)
+    descriptor = os.open(fifo / "secrets", os.O_RDWR)  # so that neither end waits for the other
+    os.write(descriptor, session.secrets_line)
+    start = f"exec coding-agents init --session /session --control-fd 3 -- {SHELL} 3</control/secrets"
+    flags = [session.network, *session.volumes, "--volume", f"{fifo}:/control"]
+    with contextlib.closing(os.fdopen(descriptor)), engine.on_terminal(flags, "sh", "-c", start) as terminal:
+        use_job_control(terminal)
+        terminal.type("id -u\r")
+        terminal.expect(f"\n{AGENT_UID}")
+        terminal.type("exit 7\r")
+        assert terminal.running.wait() == 7
+    assert session.verify().closed
+
+
+def test_plain_init_gives_its_command_the_terminal_and_job_control(engine: Engine) -> None:
+    with engine.on_terminal(["--network=none"], "coding-agents", "init", "--", *SHELL.split()) as terminal:
+        use_job_control(terminal)
+        terminal.type("exit 7\r")
+        assert terminal.running.wait() == 7
+
+
+def use_job_control(terminal: Any) -> None:
+    """Stop a job with Ctrl-Z, end another with Ctrl-C, and see that the terminal is the shell's."""
+    terminal.type("ps -o tty=,stat= -p $$ && echo re''ady\r")
+    shown = terminal.expect("\nready")
+    assert "no job control" not in shown
+    assert "pts/0" in shown.split()
+    terminal.type("sh -c 'echo star''ted; sleep 60'\r")
+    terminal.expect("\nstarted")
+    terminal.type("\x1a")
+    terminal.expect("Stopped")
+    terminal.type("kill -KILL %1; wait; echo go''ne\r")
+    terminal.expect("\ngone")
+    terminal.type("sh -c 'echo star''ted; sleep 60'\r")
+    terminal.expect("\nstarted")
+    terminal.type("\x03")
+    terminal.type("echo code=$?\r")
+    terminal.expect("code=130")
+
+
+def test_plain_init_as_the_entrypoint_passes_on_codes_and_stops_at_once(engine: Engine) -> None:
+    """A program that is PID 1 itself ignores `docker stop` until it is killed; behind init it does not."""
+    init = ("coding-agents", "init", "--")
+    assert engine.run([], *init, "sh", "-c", "exit 42", check=False).returncode == 42
+    assert engine.run([], *init, "sh", "-c", "kill -9 $$", check=False).returncode == 128 + 9
+    assert engine.run([], *init, "no-such-program", check=False).returncode == 127
+    with engine.running(["--network=none"], *init, "sh", "-c", "echo up; sleep 60 & wait") as running:
+        assert running.line() == "up"
+        assert running.stop("--time", "20") < 5
+        assert running.wait() == STOPPED
+    with engine.running(["--network=none"], "sh", "-c", "echo up; exec sleep 60") as running:
+        assert running.line() == "up"
+        assert running.stop("--time", "1") >= 1
+        assert running.wait() == 128 + 9

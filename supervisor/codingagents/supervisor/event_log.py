@@ -1,13 +1,15 @@
 """SHELL: the only writer of a session's event log: chain, append, sign, and say what was lost.
 
 `append` returns only when the line is with the kernel; when it cannot be written it raises `EventLogError`, and
-whatever needed the record must be denied. After that the log tries again with every append: the first line written
-then is one gap event. Thread-safe, because traps decide in threads of their own.
+whatever needed the record must be denied. After that the log tries again with every append, once there is room for
+more than a few lines: the first line written then is one gap event. Thread-safe, because traps decide in threads of
+their own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections import Counter
@@ -22,6 +24,9 @@ from codingagents.trust.events import AnyEvent, Checkpoint, EventsGap
 from codingagents.trust.vocabulary import SessionId
 
 CHECKPOINT_EVERY: Final = 256  # events
+# Free bytes that end an outage. Without it a short event would still fit where a long one did not, and whoever can make
+# both would have a gap and two sentences for each pair.
+ROOM_TO_RESUME: Final = 16 * 1024
 
 
 def utc_now() -> datetime:
@@ -83,7 +88,8 @@ class EventLog:
 
     def checkpoint(self) -> None:
         """Sign what was written since the last checkpoint, if anything; silent where the log cannot be written."""
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
+            self._fill_gap()
             if self._uncovered:
                 self._checkpoint()
 
@@ -94,7 +100,7 @@ class EventLog:
         """
         with self._lock:
             try:
-                self._fill_gap()
+                self._fill_gap(room=0)
                 if final is not None:
                     self._write(final)
                 self._checkpoint()
@@ -146,9 +152,12 @@ class EventLog:
             )
         self._lost[str(event.__struct_config__.tag)] += 1
 
-    def _fill_gap(self) -> None:
+    def _fill_gap(self, *, room: int = ROOM_TO_RESUME) -> None:
         if self._lost_since is None:
             return
+        found = os.fstatvfs(self._descriptor)
+        if found.f_blocks and found.f_bfree * found.f_frsize < room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         gap = EventsGap(
             lost=self._lost.total(),
             lost_kinds=dict(self._lost),

@@ -7,8 +7,10 @@ PACKAGES := trust rewrite proxies supervisor launcher
 
 .PHONY: demo check test bench fmt lint types contracts unit integration lock schema venv clean
 
-demo: $(VENV)/.runtime            ## One complete session on real parts, shown line by line (root).
-	@$(BIN)/python -I integration/demo.py
+demo:                             ## One complete session on real parts, shown line by line (root).
+	@[ "$$(id -u)" -eq 0 ] || { echo "coding-agents: the demo needs root: run 'sudo make demo'." >&2; exit 2; }
+	@$(MAKE) --silent --no-print-directory $(VENV)/.runtime
+	@$(BIN)/python -I integration/demo/run.py
 
 check: lint types contracts unit  ## Format, lint, types, import contracts, unit and property tests.
 

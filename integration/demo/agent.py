@@ -85,7 +85,7 @@ async def session(servers: dict[str, dict[str, Any]], commands: list[str]) -> in
         for command in commands:
             child = await asyncio.create_subprocess_exec(*shlex.split(command), stdin=asyncio.subprocess.DEVNULL)
             code = await child.wait()
-            say("ran", program=shlex.split(command)[0], code=code)
+            say("ran", command=command, code=code)
             failed |= code != 0
     return failed
 

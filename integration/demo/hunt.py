@@ -177,7 +177,8 @@ def look_at_memory(hunt: Hunt, pid: int) -> None:
         for mapping in mappings:
             addresses, permissions = mapping.split(" ", 2)[:2]
             start, end = (int(address, 16) for address in addresses.split("-"))
-            if permissions.startswith("r") and end < 1 << 63:  # above: the kernel's own page, which pread cannot name
+            kernels = end >= 1 << 63 or mapping.endswith(("[vvar]", "[vvar_vclock]"))  # no process's, nor to be read
+            if permissions.startswith("r") and not kernels:
                 hunt.look_through("mem", f"pid {pid}", hunt.pieces("mem", fd, start, end - start))
     except OSError:
         hunt.counts["mem"].unreadable += 1

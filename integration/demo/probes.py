@@ -97,7 +97,7 @@ def main() -> int:
     parser.add_argument("--dial", required=True, metavar="HOST:PORT", help="where that server is")
     parser.add_argument("--ca", required=True, help="PEM file that its certificate verifies against")
     parser.add_argument(
-        "--wait-for", type=Path, help="a file to wait for before ending, so that others can try things too"
+        "--leak-to", type=Path, help="where to leave the entry for others to try; ends when somebody removed it"
     )
     arguments = parser.parse_args()
     entry = json.loads(arguments.mcp_config.read_text())["mcpServers"][arguments.server]
@@ -105,10 +105,11 @@ def main() -> int:
     probe_execs(arguments.denied)
     probe_upstream(arguments.upstream, arguments.dial, arguments.ca, bearer)
     probe_helper(entry["url"], bearer)
-    if arguments.wait_for is not None:
-        say("waiting", uid=os.getuid())
+    if arguments.leak_to is not None:
+        arguments.leak_to.write_text(json.dumps(entry))
+        say("leaked", uid=os.getuid())
         deadline = time.monotonic() + 20
-        while not arguments.wait_for.exists() and time.monotonic() < deadline:
+        while arguments.leak_to.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
     return 0
 

@@ -128,7 +128,8 @@ class _Walk:
             raise ChainError(number, "its checkpoint was signed for another line")
         if signed.root != self._tree.root():
             raise ChainError(
-                number, f"its checkpoint was signed over other lines: one after line {self._covered} was rewritten"
+                number,
+                f"its checkpoint was signed over other lines: one of {self._covered + 1} to {number - 1} was rewritten",
             )
         self._checkpoints += 1
         self._covered = number

@@ -3,7 +3,9 @@
 set -euo pipefail
 case "${1:?usage: setup.sh venv|test|bench}" in
   venv)  packages=(python3-venv python3-seccomp) ;;
-  test)  packages=(python3-venv python3-seccomp util-linux debootstrap docker.io) ;;
+  test)  packages=(python3-venv python3-seccomp util-linux debootstrap)
+         # From wherever it comes: a Docker Engine that is there already is not replaced by Debian's.
+         command -v dockerd >/dev/null || packages+=(docker.io) ;;
   bench) packages=(python3-venv python3-seccomp nginx-light wrk) ;;
   *) echo "setup.sh: unknown set '$1'" >&2; exit 2 ;;
 esac
@@ -16,7 +18,18 @@ if [ "$(id -u)" -ne 0 ]; then
   echo "coding-agents: these Debian packages are missing: ${missing[*]}; run 'sudo apt-get install ${missing[*]}' first." >&2
   exit 2
 fi
+had_containerd=$(command -v containerd || true)
 echo "installing Debian packages: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+if [[ " ${missing[*]} " == *" docker.io "* ]]; then
+  # The tests run an engine of their own; what the package starts, now or at boot, is none of their business.
+  if [ -d /run/systemd/system ]; then
+    systemctl --quiet disable --now docker.socket docker.service
+    [ -n "$had_containerd" ] || systemctl --quiet disable --now containerd.service
+  else
+    service docker stop >/dev/null 2>&1 || true
+    update-rc.d docker disable
+  fi
+fi

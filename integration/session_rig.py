@@ -254,6 +254,11 @@ class Session:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode()
 
+    def rest(self) -> bytes:
+        """Return what else was said, up to the end of the output."""
+        assert self.process.stdout is not None
+        return self._buffer + self.process.stdout.read()
+
     def tell(self, verb: str, *arguments: Any) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([verb, *arguments]).encode() + b"\n")

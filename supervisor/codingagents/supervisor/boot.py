@@ -21,7 +21,7 @@ import trio
 from codingagents.rewrite.clients.base import Endpoint
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.files import install_client_files
-from codingagents.rewrite.specs import ControlCheckpoint, ControlLayers, SessionSecrets, SessionSpec
+from codingagents.rewrite.specs import ControlCheckpoint, SessionSecrets, SessionSpec
 from codingagents.supervisor import kernel, processes, rundirs, signals
 from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
 from codingagents.supervisor.confined import ConfinedRole, TrapSettings
@@ -178,7 +178,6 @@ class Session:
         if unmet := unmet_requirements(rows):
             names = ", ".join(row.layer for row in unmet)
             remedies = "; ".join(row.remedy for row in unmet if row.remedy) or unmet[0].why
-            self._control.send(ControlLayers(notice=f"required but not enforced: {names}"))
             raise ProcessError(f"required layers are not enforced here: {names} ({remedies})")
         child = self._parts.stub.child
         command = settings.scrubber.scrub_argv([os.fsencode(part) for part in self._command]).args

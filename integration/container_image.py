@@ -52,12 +52,12 @@ def base_root(say: Callable[[str], None]) -> Path:
     return tar
 
 
-def apt_mirror(suite: str) -> str:
+def apt_mirror(suite: str, etc: Path = Path("/etc/apt")) -> str:
     """Return the URI that apt has for `suite`'s main component; `SystemExit` where its sources name none.
 
     Both formats of sources.list(5); `mirror+file:` (apt-transport-mirror(1)) is followed to its first mirror.
     """
-    for uris, suites, components in _apt_sources(Path("/etc/apt")):
+    for uris, suites, components in _apt_sources(etc):
         if suite in suites and "main" in components:
             for uri in uris:
                 if not uri.startswith("mirror+file:"):

@@ -148,16 +148,16 @@ def test_another_user_with_the_right_bearer_is_refused(zygote: Zygote) -> None:
 def test_a_caller_that_is_gone_when_it_is_looked_at_is_refused(zygote: Zygote) -> None:
     """The kernel reports UID 0 for a closed socket; that must not pass for root, which is the agent of this helper."""
     with Upstream() as upstream, Helper(zygote, upstream.remote(), agent_uid=0) as helper:
-        helper.signal(signal.SIGSTOP)
+        helper.signal(signal.SIGSTOP)  # so that both are gone before they are looked at
         client = helper.connect()
         client.sendall(helper.head(length=0))
         client.close()
+        reset = helper.connect()
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset.sendall(helper.head(length=0))
+        reset.close()
         helper.signal(signal.SIGCONT)
         assert helper.fact(facts.Refused).reason == "uid_refused"
-        client = helper.connect()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.sendall(helper.head(length=0))
-        client.close()
         assert status(ask(helper, helper.head(length=0))) == 200
         assert len(upstream.received) == 1
 

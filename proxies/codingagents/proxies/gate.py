@@ -29,14 +29,15 @@ class Gate:
         self._hosts = frozenset(authority.encode("ascii") for authority in authorities)
         self._origins = frozenset(b"http://" + host for host in self._hosts)
         self._bearer = bearer.reveal().encode("utf-8")
+        self._usual = b"Bearer " + self._bearer
         self._wants_bearer = "bearer" in client_auth
         self.wants_uid = "uid" in client_auth
 
     def check(self, head: RequestHead, peer_allowed: bool) -> str | None:
         """Return None to let the request through, or the code of its refusal."""
-        if head.host.lower() not in self._hosts:
+        if head.host not in self._hosts:
             return "host_refused"
-        if head.origin is not None and head.origin.lower() not in self._origins:
+        if head.origin is not None and head.origin not in self._origins:
             return "origin_refused"
         if self.wants_uid and not peer_allowed:
             return "uid_refused"
@@ -47,7 +48,11 @@ class Gate:
         return head.path_refusal
 
     def _holds_bearer(self, authorization: bytes | None) -> bool:
-        if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
+        if authorization is None:
+            return False
+        if hmac.compare_digest(authorization, self._usual):
+            return True
+        if authorization[: len(_SCHEME)].lower() != _SCHEME:
             return False
         return hmac.compare_digest(authorization[len(_SCHEME) :].strip(b" "), self._bearer)
 

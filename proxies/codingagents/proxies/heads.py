@@ -27,14 +27,13 @@ _FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t -~\x80-\xff]*)")
 _DIGITS = re.compile(rb"[0-9]{1,15}")
 _TIMEOUT = re.compile(rb"(?:^|[ ,])timeout=([0-9]{1,6})(?:$|[ ,])")
 
-METHODS = frozenset(
-    {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"}
-)  # TRACE would echo the credential
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # TRACE would echo the credential
 
 _HOP_BY_HOP = frozenset({b"keep-alive", b"te", b"trailer", b"upgrade", b"http2-settings"})  # and proxy-*
 _PERSISTENCE = frozenset({b"", b"close", b"keep-alive"})  # what a Connection header may name besides headers
 _NO_NAMES: frozenset[bytes] = frozenset()
 _BODILESS = (204, 304)
+_LENGTH_NAME = b"Content-Length: "
 _END = (b"", b"")  # joined with CRLF, the end of the last line and the empty one
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})  # no Connection header can take these away
 _NOT_TO_UPSTREAM = frozenset({b"cookie", b"cookie2"})
@@ -50,7 +49,8 @@ _NOT_TO_CLIENT = frozenset(
     }
 )
 
-# What a line means is (kind, value); the value of a line that is passed on or left out is not looked at.
+# What a line means is (kind, value). A value that is looked at is in one spelling already (`_known`): what can be done
+# once for all requests with the same line is not done for each.
 _Meaning: TypeAlias = tuple[int, bytes]
 _PASS: Final = 0
 _DROP: Final = 1
@@ -80,13 +80,13 @@ _RESPONSE_DUPLICATES = dict.fromkeys((_LENGTH, _CODING, _KEEP_ALIVE), "bad_respo
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """A request that is well-formed; nothing says yet that it is allowed."""
 
-    method: bytes
+    method: str
     line: bytes  # the request line as it came, and as it goes
     fields: bytes  # end-to-end header lines and framing for upstream, each with its CRLF, and the empty line
     length: int  # body bytes, or CHUNKED
     close: bool  # the client wants no further request on this connection
     expect: bool  # it waits for 100 Continue
-    host: bytes
+    host: bytes  # lower case, as is origin
     origin: bytes | None
     authorization: bytes | None
     path_refusal: str | None  # a code where the target is not one of this helper
@@ -149,17 +149,19 @@ def _sort(lines: list[bytes], meanings: _Lines, duplicates: dict[int, str]) -> t
 
 def _connection(value: bytes) -> tuple[bool, frozenset[bytes]]:
     """Return (close, header names to leave out) of a Connection header's value."""
-    lowered = value.lower()
-    if lowered == b"keep-alive":
+    if value == b"keep-alive":
         return False, _NO_NAMES
-    options = frozenset(option.strip(b" \t") for option in lowered.split(b","))
+    options = frozenset(option.strip(b" \t") for option in value.split(b","))
     return b"close" in options, options - _PERSISTENCE
 
 
-def _number(digits: bytes, code: str) -> int:
-    if not _DIGITS.fullmatch(digits):
-        raise Refusal(code)
-    return int(digits)
+def _known(kind: int, value: bytes, code: str) -> _Meaning:
+    """Return the meaning of a line that is looked at, its value in the one spelling that is looked for."""
+    if kind == _LENGTH:
+        if not _DIGITS.fullmatch(value):
+            raise Refusal(code)
+        return kind, _LENGTH_NAME + b"%d" % int(value)
+    return kind, value if kind == _AUTHORIZATION else value.lower()
 
 
 def _without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
@@ -175,7 +177,7 @@ class RequestHeads:
         self._attached = frozenset(name.replace(b"_", b"-") for name in attached)
         self._judge_path = judge_path
         self._lines = _Lines(self._meaning)
-        self._targets: dict[bytes, tuple[bytes, str | None]] = {}
+        self._targets: dict[bytes, tuple[str, str | None]] = {}
 
     def read(self, head: bytes) -> RequestHead:
         """Return what `head`, the bytes before the empty line, says, or raise `Refusal`."""
@@ -192,16 +194,16 @@ class RequestHeads:
                 raise Refusal("bad_framing")
             kept = _without(kept, names) if names else kept
         if _CODING in known:
-            if _LENGTH in known or known[_CODING].lower() != b"chunked":
+            if _LENGTH in known or known[_CODING] != b"chunked":
                 raise Refusal("bad_framing")
             kept.append(b"Transfer-Encoding: chunked")
             length = CHUNKED
         elif _LENGTH in known:
-            length = _number(known[_LENGTH], "bad_framing")
-            kept.append(b"Content-Length: %d" % length)
+            kept.append(known[_LENGTH])
+            length = int(known[_LENGTH][len(_LENGTH_NAME) :])
         else:
             length = 0
-        if _EXPECT in known and known[_EXPECT].lower() != b"100-continue":
+        if _EXPECT in known and known[_EXPECT] != b"100-continue":
             raise Refusal("expectation_refused")
         kept += _END
         return RequestHead(
@@ -209,14 +211,14 @@ class RequestHeads:
             host, known.get(_ORIGIN), known.get(_AUTHORIZATION), path_refusal,
         )  # fmt: skip
 
-    def _read_line(self, line: bytes) -> tuple[bytes, str | None]:
+    def _read_line(self, line: bytes) -> tuple[str, str | None]:
         match = _REQUEST_LINE.fullmatch(line)
         if match is None:
             raise Refusal("bad_request_line")
-        method, target = match.groups()
+        method = match[1].decode("ascii")
         if method not in METHODS:
             raise Refusal("method_refused")
-        found = method, self._judge_path(target)
+        found = method, self._judge_path(match[2])
         if len(line) <= MAX_CACHED_LINE:
             if len(self._targets) >= MAX_CACHED_LINES:
                 self._targets.clear()
@@ -226,7 +228,7 @@ class RequestHeads:
     def _meaning(self, line: bytes) -> _Meaning:
         name, value = _field(line, "bad_header")
         if name in _REQUEST_KINDS:
-            return _REQUEST_KINDS[name], value
+            return _known(_REQUEST_KINDS[name], value, "bad_framing")
         if _is_hop_by_hop(name) or name in _NOT_TO_UPSTREAM or name.replace(b"_", b"-") in self._attached:
             return _DROP, b""
         return _PASS, b""
@@ -240,7 +242,7 @@ class ResponseHeads:
         self._lines = _Lines(self._meaning)
         self._statuses: dict[bytes, tuple[int, bool]] = {}
 
-    def read(self, head: bytes, method: bytes) -> ResponseHead:
+    def read(self, head: bytes, method: str) -> ResponseHead:
         """Return what `head`, the bytes before the empty line, answers to `method`; raises `Refusal` (bad_response)."""
         line, *lines = head.split(b"\r\n")
         status, current = self._statuses.get(line) or self._read_line(line)
@@ -251,14 +253,14 @@ class ResponseHeads:
             reusable = current and not close
             kept = _without(kept, names) if names else kept
         chunked = _CODING in known
-        if chunked and (_LENGTH in known or not current or known[_CODING].lower() != b"chunked"):
+        if chunked and (_LENGTH in known or not current or known[_CODING] != b"chunked"):
             raise Refusal("bad_response")
         length = UNTIL_CLOSE
         if _LENGTH in known:
-            length = _number(known[_LENGTH], "bad_response")
+            length = int(known[_LENGTH][len(_LENGTH_NAME) :])
             if status != 204:  # RFC 9110 8.6 forbids it there
-                kept.append(b"Content-Length: %d" % length)
-        if method == b"HEAD" or status in _BODILESS or status < 200:
+                kept.append(known[_LENGTH])
+        if method == "HEAD" or status in _BODILESS or status < 200:
             length = 0
         elif _LENGTH not in known:
             kept.append(b"Transfer-Encoding: chunked")
@@ -286,5 +288,5 @@ class ResponseHeads:
     def _meaning(line: bytes) -> _Meaning:
         name, value = _field(line, "bad_response")
         if name in _RESPONSE_KINDS:
-            return _RESPONSE_KINDS[name], value
+            return _known(_RESPONSE_KINDS[name], value, "bad_response")
         return (_DROP if _is_hop_by_hop(name) or name in _NOT_TO_CLIENT else _PASS), b""

@@ -29,7 +29,7 @@ LINGER_BYTES = 1 << 20
 CLIENT_CLOSED = 499  # the status in facts where the client went away before there was one
 _SENT_AHEAD = 64 * 1024  # bytes of later requests that may wait before the client is paused
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # safe methods, RFC 9110 9.2.1
+_REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})  # safe methods, RFC 9110 9.2.1
 _REDIRECTS = frozenset({300, 301, 302, 303, 305, 306, 307, 308})  # 304 answers a condition and leads nowhere
 
 _IDLE, _BODY, _SENT, _LINGER, _CLOSED = range(5)
@@ -192,13 +192,10 @@ class Relay:
         if data:
             self._read_body(data)
         # A malformed body may have ended the request in between.
-        if self._upstream is upstream and self._outbox:
-            self._flush(upstream)
-
-    def _flush(self, upstream: UpstreamEnd) -> None:
-        data = b"".join(self._outbox)
-        self._outbox = []
-        upstream.write(data)
+        if self._upstream is upstream:
+            data = b"".join(self._outbox)
+            self._outbox = []
+            upstream.write(data)
 
     def _read_body(self, data: bytes) -> None:
         """Take bytes of the request's body and pass them on, or keep them until there is an upstream."""
@@ -241,11 +238,12 @@ class Relay:
 
     def upstream_data(self, data: bytes) -> None:
         """Take bytes of the upstream."""
-        self.deadline = self._clock() + self._config.limits.idle_seconds
         if self._response is None:
             self._read_response_head(data)
         else:
             self._relay_response(b"", data)
+        if self._head is not None:
+            self.deadline = self._clock() + self._config.limits.idle_seconds
 
     def upstream_closed(self, *, clean: bool) -> None:
         """Take the end of the upstream's stream; `clean` where TLS or TCP ended it in order."""
@@ -292,7 +290,7 @@ class Relay:
                 if end < 0:
                     raise Refusal("bad_response")
                 response = self._config.responses.read(data[:end], head.method)
-                if (code := self._objection(response.status)) is not None:
+                if response.status // 100 != 2 and (code := self._objection(response.status)) is not None:
                     raise Refusal(code)
             except Refusal as refusal:
                 self._fail(refusal.code, self._config.credential if refusal.code.startswith("credential") else "")
@@ -364,7 +362,7 @@ class Relay:
         self._close_after = self._close_after or head.close or not complete
         self._report(code)
         server = self._config.server
-        self._client.write(render(code, server, detail=detail, close=self._close_after, body=head.method != b"HEAD"))
+        self._client.write(render(code, server, detail=detail, close=self._close_after, body=head.method != "HEAD"))
         self._next(linger=not complete)
 
     def _next(self, *, linger: bool) -> None:
@@ -375,7 +373,8 @@ class Relay:
             return
         self._phase = _IDLE
         self.deadline = self._clock() + self._config.limits.idle_seconds
-        self._resume(_ANY_REASON)
+        if self._paused:
+            self._resume(_ANY_REASON)
         if self._held:
             data, self._held = self._held, b""
             self._read_head(data)
@@ -389,7 +388,7 @@ class Relay:
     def _turn_away(self, code: str, head: RequestHead | None = None) -> None:
         """Refuse a request before anything upstream is contacted, and serve this connection no more."""
         self._surroundings.emit(Refused(reason=code, peer_user_id=self._peer[1] if self._peer else None))
-        bodiless = head is not None and head.method == b"HEAD"
+        bodiless = head is not None and head.method == "HEAD"
         self._client.write(render(code, self._config.server, close=True, body=not bodiless))
         self._close(linger=True)
 
@@ -447,7 +446,7 @@ class Relay:
             status = ANSWERS[code].status if code in ANSWERS else CLIENT_CLOSED
         self._surroundings.emit(
             Request(
-                method=head.method.decode("ascii"),
+                method=head.method,
                 status=status,
                 error_type=code,
                 request_bytes=self._body.count if self._body is not None else 0,

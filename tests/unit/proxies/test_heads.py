@@ -150,29 +150,29 @@ OK = b"HTTP/1.1 200 OK"
 @pytest.mark.parametrize(
     ("lines", "method", "length", "reusable", "fields"),
     [
-        ((OK, b"Content-Length: 5"), b"GET", 5, True, b"Content-Length: 5\r\n"),
-        ((OK, b"Content-Length: 5"), b"HEAD", 0, True, b"Content-Length: 5\r\n"),
-        ((OK, b"Transfer-Encoding: chunked"), b"GET", CHUNKED, True, b"Transfer-Encoding: chunked\r\n"),
-        ((OK, b"Transfer-Encoding: chunked"), b"HEAD", 0, True, b""),
-        ((OK,), b"GET", UNTIL_CLOSE, False, b"Transfer-Encoding: chunked\r\n"),
-        ((OK,), b"HEAD", 0, True, b""),
-        ((b"HTTP/1.1 204 No Content", b"Content-Length: 0"), b"GET", 0, True, b""),
-        ((b"HTTP/1.1 304 Not Modified", b"Content-Length: 9"), b"GET", 0, True, b"Content-Length: 9\r\n"),
-        ((OK, b"Content-Length: 5", b"Connection: close"), b"GET", 5, False, b"Content-Length: 5\r\n"),
-        ((b"HTTP/1.0 200 OK", b"Content-Length: 5"), b"GET", 5, False, b"Content-Length: 5\r\n"),
+        ((OK, b"Content-Length: 5"), "GET", 5, True, b"Content-Length: 5\r\n"),
+        ((OK, b"Content-Length: 5"), "HEAD", 0, True, b"Content-Length: 5\r\n"),
+        ((OK, b"Transfer-Encoding: chunked"), "GET", CHUNKED, True, b"Transfer-Encoding: chunked\r\n"),
+        ((OK, b"Transfer-Encoding: chunked"), "HEAD", 0, True, b""),
+        ((OK,), "GET", UNTIL_CLOSE, False, b"Transfer-Encoding: chunked\r\n"),
+        ((OK,), "HEAD", 0, True, b""),
+        ((b"HTTP/1.1 204 No Content", b"Content-Length: 0"), "GET", 0, True, b""),
+        ((b"HTTP/1.1 304 Not Modified", b"Content-Length: 9"), "GET", 0, True, b"Content-Length: 9\r\n"),
+        ((OK, b"Content-Length: 5", b"Connection: close"), "GET", 5, False, b"Content-Length: 5\r\n"),
+        ((b"HTTP/1.0 200 OK", b"Content-Length: 5"), "GET", 5, False, b"Content-Length: 5\r\n"),
         (
             (b"HTTP/1.0 200 OK", b"Connection: keep-alive"),
-            b"GET",
+            "GET",
             UNTIL_CLOSE,
             False,
             b"Transfer-Encoding: chunked\r\n",
         ),
-        ((b"HTTP/1.1 202 ", b"Content-Length: 0"), b"POST", 0, True, b"Content-Length: 0\r\n"),
-        ((b"HTTP/1.1 202", b"Content-Length: 0"), b"POST", 0, True, b"Content-Length: 0\r\n"),
+        ((b"HTTP/1.1 202 ", b"Content-Length: 0"), "POST", 0, True, b"Content-Length: 0\r\n"),
+        ((b"HTTP/1.1 202", b"Content-Length: 0"), "POST", 0, True, b"Content-Length: 0\r\n"),
     ],
 )
 def test_how_a_response_is_framed(
-    lines: tuple[bytes, ...], method: bytes, length: int, reusable: bool, fields: bytes
+    lines: tuple[bytes, ...], method: str, length: int, reusable: bool, fields: bytes
 ) -> None:
     """RFC 9112 6.3, and one spelling towards the client."""
     found = ResponseHeads().read(head(*lines), method)
@@ -195,7 +195,7 @@ def test_how_a_response_is_framed(
 def test_a_response_that_is_not_valid(lines: tuple[bytes, ...]) -> None:
     """A response that two parsers could read in two ways is not passed on."""
     with pytest.raises(Refusal, match="bad_response"):
-        ResponseHeads().read(head(*lines), b"GET")
+        ResponseHeads().read(head(*lines), "GET")
 
 
 def test_what_a_client_must_not_see_is_left_out_of_a_response() -> None:
@@ -206,7 +206,7 @@ def test_what_a_client_must_not_see_is_left_out_of_a_response() -> None:
             *(b"Proxy-Authenticate: Basic", b"Keep-Alive: timeout=7, max=3", b"Connection: X-Hop", b"X-Hop: 1"),
             *(b"Mcp-Session-Id: s", b"X-Accel-Buffering: no", b"Retry-After: 3", b"Content-Length: 0"),
         ),
-        b"POST",
+        "POST",
     )
     assert found.fields == b"Mcp-Session-Id: s\r\nX-Accel-Buffering: no\r\nRetry-After: 3\r\nContent-Length: 0\r\n"
     assert found.idle_seconds == 7

@@ -1,5 +1,6 @@
 """The container's entry, run as the image runs it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,9 +39,9 @@ def test_a_session_that_cannot_begin_is_one_sentence_and_125(tmp_path: Path) -> 
     """A lower code could be that of the command, which `init` passes on."""
     done = run("init", "--session", str(tmp_path), "--", "true")
     assert done.returncode == 125
-    assert done.stderr == (
-        f"coding-agents: {tmp_path}/session.json: No such file or directory; `coding-agents run` writes it\n"
-    )
+    no_specification = f"{tmp_path}/session.json: No such file or directory; `coding-agents run` writes it"
+    no_root = "a session must start as root, to give each role a UID of its own; run the container without --user"
+    assert done.stderr == f"coding-agents: {no_root if os.geteuid() else no_specification}\n"
 
 
 def test_plain_init_imports_nothing_heavy() -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import msgspec
 
 from codingagents.trust.encoding import MAX_EVENT_LINE
-from codingagents.trust.events import TYPE_PREFIX, AnyEvent
+from codingagents.trust.events import TYPE_PREFIX, AnyEvent, Event
 
 _TEMPLATE = "#/$defs/{name}"
 
@@ -61,5 +61,5 @@ def schema_text() -> str:
     return json.dumps(event_schema(), indent=2) + "\n"
 
 
-def _type(kind: type) -> str:
-    return f"{TYPE_PREFIX}{kind.__struct_config__.tag}"  # type: ignore[attr-defined] -- every member of AnyEvent is a Struct
+def _type(kind: type[Event]) -> str:
+    return f"{TYPE_PREFIX}{kind.__struct_config__.tag}"

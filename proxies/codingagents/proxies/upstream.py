@@ -8,6 +8,7 @@ code of `errors.ANSWERS`, and one fact.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import select
 import socket
 import ssl
@@ -159,7 +160,7 @@ class Upstream:
         self._context = context
         self._facts = out
         self._idle: list[Connection] = []
-        self.buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages exist once they are used, unlike a bytearray's
         self.now = loop.time
         if remote.connect_to is None:
             self._host, self._port = remote.host, remote.port

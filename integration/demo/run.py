@@ -69,6 +69,8 @@ def perform(show: Show, sabotage: frozenset[str]) -> int:
     with stage.set_up(venv.CACHE, python, sabotage) as made:
         show.step("coding-agents run --engine local --config config.toml --secret DEMO_TOKEN=env:DEMO_TOKEN -- agent")
         evidence = session.run(made, python, lambda line: tell(show, line))
+        for complaint in session.complaints(evidence):
+            show.step(complaint)
         show.step("the session has ended; its log is verified, and forged")
         session.examine(made, evidence)
         for section in during:

@@ -113,6 +113,12 @@ def run(stage: Stage, python: Path, on_line: Callable[[Line], None]) -> Evidence
     return evidence
 
 
+def complaints(evidence: Evidence) -> list[str]:
+    """Return what launcher and supervisor complained of: all they said but where the log lies."""
+    prefixes = ("coding-agents: session ", "coding-agents: verify it with: ")
+    return [line for line in evidence.complaints.splitlines() if not line.startswith(prefixes)]
+
+
 def _session(stage: Stage, python: Path, stderr: int, evidence: Evidence) -> Iterator[Line]:
     """Yield what the session's programs print; its exit code is in `evidence` afterwards."""
     arguments = ["--engine", "local", "--config", str(stage.config), "--workspace", str(stage.workspace)]

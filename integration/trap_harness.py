@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
@@ -95,6 +96,11 @@ def python(script: str, *arguments: str) -> list[str]:
     return [PYTHON, "-I", "-c", _PRELUDE + textwrap.dedent(script), *arguments]
 
 
+every_reader = pytest.mark.parametrize("sys_ptrace", [True, False], ids=["cap_sys_ptrace", "fsuid"])
+"""Runs a test with tracees read by CAP_SYS_PTRACE, and as under Docker's default Linux capabilities without it."""
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another UID needs root")
+
+
 def deny(path: str, *, argv: Sequence[str] = (), role: str | None = None) -> ExecRule:
     return ExecRule(action="deny", path=path, argv=list(argv), role=role)
 
@@ -116,6 +122,7 @@ class Request(msgspec.Struct, kw_only=True):
     working_directory: str = "/"
     secrets: dict[str, str] = {}
     sys_ptrace: bool = True
+    linger: float = 0.0  # seconds that what outlives the program has
     log_directory: str = ""  # where the event log goes; a directory of the test's own by default
 
 
@@ -186,6 +193,7 @@ class Run:
         stdout, _ = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, f"the supervisor itself ended with {self.process.returncode}"
         reply = msgspec.json.decode((self._directory / _REPLY).read_bytes(), type=Reply)
+        assert reply.trap_ended, "the trap's thread outlived the last task that it served"
         return Outcome(code=reply.code, stdout=stdout, log=self._log.read_bytes(), reply=reply)
 
 
@@ -206,7 +214,8 @@ def start(request: Request) -> Iterator[Run]:
             processes.Children().signal_users({UID}, signal.SIGKILL)
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
         shutil.rmtree(directory)
 
 
@@ -312,6 +321,7 @@ async def _supervise(request: Request, directory: str) -> Reply:
                 os.dup2(os.open(os.devnull, os.O_RDWR), number)
             ended = await reaper.wait(made.stub.child)
             fs_uids = _fs_uids()
+            await trio.sleep(request.linger)
             while children.signal_users({UID}, signal.SIGKILL):  # noqa: ASYNC110 -- nothing announces the last of them
                 await trio.sleep(0.01)
             trap_ended = made.role.trap is None or await trio.to_thread.run_sync(made.role.trap.join, 10.0)

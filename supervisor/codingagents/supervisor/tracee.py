@@ -87,7 +87,7 @@ class TraceeReader:
                 argv, truncated = memory.argv(argv_pointer)
                 if FileTree.of(pid) != self.tree:
                     raise UnreadableTraceeError("its root directory or mount namespace is its own", written)
-                directory = os.readlink(b"/proc/%d/cwd" % pid)
+                directory = _working_directory(pid)
                 base = _base(pid, written, at, args)
                 resolved = resolve(pid, base + b"/" + written, self.procs)
                 path = _absolute(written, base)
@@ -105,6 +105,16 @@ class TraceeReader:
             argv=argv,
             truncated=truncated,
         )
+
+
+def _working_directory(pid: int) -> bytes:
+    """Return it for the record; b"" where it lies too deep for a path to say, as only relative execs depend on it."""
+    try:
+        return os.readlink(b"/proc/%d/cwd" % pid)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return b""
+        raise
 
 
 def _base(pid: int, path: bytes, at: bool, args: tuple[int, ...]) -> bytes:

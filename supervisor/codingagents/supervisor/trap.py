@@ -83,7 +83,7 @@ class ExecTrap:
             self._context = context
 
     def _serve(self) -> None:
-        # Python's handlers interrupt system calls, and the kernel may choose this thread for a signal to the process.
+        # Python's handlers interrupt a receipt, and the kernel may choose this thread for a signal to the process.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._context.reader.prepare_thread()

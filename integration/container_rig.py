@@ -50,8 +50,12 @@ UPSTREAM_NAME = "upstream.test"
 GOOD_PORT, WRONG_PORT = 8443, 8444
 TOKEN = "upstream-token-of-the-container-test"
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
-# Its own containerd is what dockerd starts where it finds none in the usual place.
-_HIDE_CONTAINERD = 'if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi; exec "$@"'
+# dockerd starts a containerd of its own where it finds none in the usual place. Images and containers, some 400 MB, lie
+# in memory: nothing of them is worth a disk's time, and they go with the mount namespace.
+_ENTER = """
+if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi
+mkdir "$1" && mount -t tmpfs none "$1" && shift && exec "$@"
+"""
 
 
 _EXEC_TABLE = """
@@ -95,15 +99,25 @@ class Engine:
         for program in ("dockerd", "docker"):
             if shutil.which(program) is None:
                 raise SystemExit(f"there is no {program}; run integration/setup.sh test")
+        data = f"{self._directory}/data"
+        config = self._directory / "daemon.json"
+        config.write_text("{}")  # or it reads the machine's own in /etc/docker
         command = [
-            *("dockerd", "--data-root", f"{self._directory}/data", "--exec-root", f"{self._directory}/exec"),
+            *("dockerd", "--data-root", data, "--exec-root", f"{self._directory}/exec"),
             *("--host", f"unix://{self._socket}", "--pidfile", f"{self._directory}/dockerd.pid"),
-            *("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"),
+            *(
+                "--config-file",
+                str(config),
+                "--bridge=none",
+                "--iptables=false",
+                "--ip6tables=false",
+                "--ip-forward=false",
+            ),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self._cgroup}"),
         ]
         with open(self._directory / "dockerd.log", "wb") as log:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *_NAMESPACES, "sh", "-c", _HIDE_CONTAINERD, "sh", *command],
+                ["setpriv", "--pdeathsig", "KILL", *_NAMESPACES, "sh", "-c", _ENTER, "sh", data, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -30,7 +30,7 @@ from codingagents.trust.events import (
     SessionEnded,
 )
 from codingagents.trust.verify import Verified
-from container_rig import AGENT_UID, GOOD_PORT, SCRIPTS, TOKEN, WRONG_PORT, Engine, Running, Session, Upstream
+from container_rig import AGENT_UID, GOOD_PORT, SCRIPTS, TOKEN, WRONG_PORT, Engine, Running, Session, Terminal, Upstream
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a Docker Engine needs root")
 
@@ -326,7 +326,7 @@ def test_the_agent_of_an_interactive_session_has_the_terminal_and_job_control(
     with contextlib.closing(os.fdopen(descriptor)), engine.on_terminal(flags, "sh", "-c", start) as terminal:
         use_job_control(terminal)
         terminal.type("id -u\r")
-        terminal.expect(f"\n{AGENT_UID}")
+        terminal.expect(f"{AGENT_UID}")
         terminal.type("exit 7\r")
         assert terminal.running.wait() == 7
     assert session.verify().closed
@@ -339,20 +339,20 @@ def test_plain_init_gives_its_command_the_terminal_and_job_control(engine: Engin
         assert terminal.running.wait() == 7
 
 
-def use_job_control(terminal: Any) -> None:
+def use_job_control(terminal: Terminal) -> None:
     """Stop a job with Ctrl-Z, end another with Ctrl-C, and see that the terminal is the shell's."""
     terminal.type("ps -o tty=,stat= -p $$ && echo re''ady\r")
-    shown = terminal.expect("\nready")
+    shown = terminal.expect("ready")
     assert "no job control" not in shown
     assert "pts/0" in shown.split()
     terminal.type("sh -c 'echo star''ted; sleep 60'\r")
-    terminal.expect("\nstarted")
+    terminal.expect("started")
     terminal.type("\x1a")
     terminal.expect("Stopped")
     terminal.type("kill -KILL %1; wait; echo go''ne\r")
-    terminal.expect("\ngone")
+    terminal.expect("gone")
     terminal.type("sh -c 'echo star''ted; sleep 60'\r")
-    terminal.expect("\nstarted")
+    terminal.expect("started")
     terminal.type("\x03")
     terminal.type("echo code=$?\r")
     terminal.expect("code=130")

@@ -244,12 +244,13 @@ def test_what_is_recorded_is_what_was_asked(sys_ptrace: bool) -> None:
 @every_reader
 def test_in_enforce_mode_what_no_rule_allows_is_refused(sys_ptrace: bool) -> None:
     script = """
-        say([outcome(lambda: os.execve(path, ["x"], {})) for path in ("/usr/bin/true", "/usr/bin/false")])
+        paths = ("/usr/bin/true", "/usr/bin/false", "/usr/bin/none")
+        say([outcome(lambda: os.execve(path, ["x"], {})) for path in paths])
     """
     rules = [allow("/usr/bin/python3*"), allow("/usr/bin/true")]
     outcome = run(Request(argv=python(script), rules=rules, enforce=True, sys_ptrace=sys_ptrace))
-    assert outcome.said == [[0, "EPERM"]]
-    assert [event.reason for event in outcome.denied] == ["no rule allows it"]
+    assert outcome.said == [[0, "EPERM", "ENOENT"]]
+    assert [event.reason for event in outcome.denied] == ["no rule allows it", "nothing there"]
 
 
 @every_reader

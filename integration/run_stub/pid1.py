@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from codingagents.launcher.engines.forwarding import FORWARDED
-from codingagents.rewrite.specs import ControlCheckpoint, ControlLayers, SessionSecrets
+from codingagents.rewrite.specs import ControlCheckpoint, SessionSecrets
 from codingagents.trust import checkpoint, wire
 from codingagents.trust.vocabulary import SessionId
 
@@ -57,7 +57,6 @@ def report() -> None:
             moment=datetime(2027, 1, 1, tzinfo=UTC),
         )
         control.sendall(wire.encode(ControlCheckpoint(note=note)))
-    control.sendall(wire.encode(ControlLayers(notice="a notice\x1b[2J")))
     write(
         pid=os.getpid(),
         argv=sys.argv,

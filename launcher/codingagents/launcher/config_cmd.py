@@ -20,7 +20,8 @@ from codingagents.rewrite.check import Row, check_expiry, describe
 from codingagents.rewrite.clients.base import Endpoint
 from codingagents.rewrite.clients.codex import passed_through
 from codingagents.rewrite.clients.known import CLIENTS
-from codingagents.rewrite.plan import anchor_sources
+from codingagents.rewrite.plan import anchor_sources, not_available
+from codingagents.trust.errors import EXIT_OK, EXIT_REFUSED
 from codingagents.trust.terminal import printable
 from codingagents.trust.vocabulary import Secret
 
@@ -31,19 +32,30 @@ _COLUMNS = ("server", "kind", "state", "target", "trust", "secrets", "client aut
 def check(path: Path, *, as_json: bool) -> int:
     """Print one row for each server, and each warning to standard error; raises `AgentError` for the first mistake.
 
-    Trust stores are read as a session would read them.
+    Trust stores are read as a session would read them. `EXIT_REFUSED` where the file is right and a session would
+    still refuse what it wishes for.
     """
     config, _ = read_config(path)
     read_anchors(anchor_sources(config), config.file)
+    refusals = list(not_available(config))
     warnings = [*config.warnings, *check_expiry(config, datetime.datetime.now(datetime.UTC).date())]
     rows = describe(config)
     if as_json:
-        _print_json({"file": str(path), "servers": [dataclasses.asdict(row) for row in rows], "warnings": warnings})
-        return 0
+        _print_json(
+            {
+                "file": str(path),
+                "servers": [dataclasses.asdict(row) for row in rows],
+                "warnings": warnings,
+                "refusals": refusals,
+            }
+        )
+        return EXIT_REFUSED if refusals else EXIT_OK
     for warning in warnings:
         say(f"warning: {warning}")
+    for refusal in refusals:
+        say(f"a session would not start: {refusal}")
     _print_table([_COLUMNS, *map(_cells, rows)])
-    return 0
+    return EXIT_REFUSED if refusals else EXIT_OK
 
 
 def render(path: Path, *, client: str, as_json: bool) -> int:

@@ -24,10 +24,12 @@ from codingagents.launcher.terminal import say
 from codingagents.rewrite.check import check_expiry
 from codingagents.rewrite.config import Config
 from codingagents.rewrite.parse import MAX_BYTES, parse_config
+from codingagents.rewrite.placeholders import expand_header
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
-from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, SessionSecrets, SessionSpec, UidPlan
+from codingagents.rewrite.specs import AnyControl, SessionSecrets, SessionSpec, UidPlan
 from codingagents.trust import checkpoint
 from codingagents.trust.errors import AgentError, ConfigError, UsageError
+from codingagents.trust.vocabulary import Secret
 
 DEFAULT_AGENT = "claude"
 AGENT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -89,6 +91,7 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
         config_sha256=digest,
         today=now.date(),
     )
+    check_headers(spec, secrets)
     files = session_dir.place(session, base=options.base, directory=options.session_dir)
     engine.prepare()
     session_dir.create(files, spec)
@@ -100,6 +103,13 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
         if files.log.exists():  # a supervisor that could not even start has none
             say(f"session {session}: log {files.log}, key {files.public_key}")
             say(f"verify it with: coding-agents events verify --key {files.public_key} {files.log}")
+
+
+def check_headers(spec: SessionSpec, secrets: Mapping[str, Secret]) -> None:
+    """Raise `ConfigError` for a secret that its header cannot carry, before a helper would find out."""
+    for remote in spec.remotes:
+        for header in remote.headers:
+            expand_header(header.name, header.template, secrets)
 
 
 def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -115,9 +125,6 @@ def _start(engine: Engine, files: session_dir.SessionFiles, spec: SessionSpec, s
     keeper = session_dir.CheckpointKeeper(files, spec.public_key)
 
     def on_control(message: AnyControl) -> None:
-        if not isinstance(message, ControlCheckpoint):
-            say(message.notice)
-            return
         try:
             keeper.keep(message.note)
         except AgentError as error:

@@ -88,7 +88,7 @@ def plan_session(
     `anchors` maps the name of each https server to its PEM text. Raises `ConfigError` for what is not available yet,
     for a secret that is not there, for pins past their date and for empty anchors; `UsageError` for an empty `command`.
     """
-    for sentence in _not_available(config):
+    for sentence in not_available(config):
         raise ConfigError(sentence)
     check_expiry(config, today)
     _check_secrets(config, secret_names_available)
@@ -134,7 +134,7 @@ def _check_secrets(config: Config, available: Collection[str]) -> None:
             )
 
 
-def _not_available(config: Config) -> Iterator[str]:
+def not_available(config: Config) -> Iterator[str]:
     """Yield a sentence for each thing that config.toml may say and a session cannot do, or cannot do yet."""
     if config.session.network != "host":
         yield Table({}, config.file, "session").sentence('network = "helpers" is not available yet; use "host"')

@@ -148,13 +148,7 @@ class ControlCheckpoint(Message, frozen=True, kw_only=True, tag_field="control",
     note: str
 
 
-class ControlLayers(Message, frozen=True, kw_only=True, tag_field="control", tag="layers"):
-    """Supervisor to launcher: a layer that was required cannot be had, or the like; for the person at the terminal."""
-
-    notice: str
-
-
-AnyControl = ControlCheckpoint | ControlLayers
+AnyControl = ControlCheckpoint  # a union, once there is more to say
 
 
 class CloneRequest(Message, frozen=True, kw_only=True):

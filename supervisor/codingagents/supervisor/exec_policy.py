@@ -26,6 +26,7 @@ class Verdict:
     rule: str
     reason: str
     firmness: Firmness
+    missing: bool = False  # there is no such program: answer as the kernel would
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,9 @@ class ExecPolicy:
             if rule.matches(role, (leads_to,) if rule.allow else names, argv):
                 firm = rule.firmness is Firmness.FIRM and self._kernel_refuses(resolved)
                 return Verdict(rule.allow, rule.text, "rule matched", _firmness(firm))
+        if self.enforce and resolved is None:
+            # A search along PATH goes on after ENOENT and stops at EPERM.
+            return Verdict(False, "", "nothing there", Firmness.ADVISORY, missing=True)
         if self.enforce:
             return Verdict(False, "", "no rule allows it", _firmness(self._kernel_refuses(resolved)))
         return Verdict(True, "", "observe mode" if resolved is not None else "nothing there", Firmness.ADVISORY)

@@ -155,10 +155,11 @@ class ExecTrap:
         seccomp.let_continue(self._listener, notification)
 
     def _deny(self, notification: seccomp.Notification, context: TrapContext, call: ExecCall, verdict: Verdict) -> None:
+        code = errno.ENOENT if verdict.missing else errno.EPERM
         # What cannot be recorded is counted as lost by the log, and denied all the same.
         with contextlib.suppress(EventLogError):
-            context.log.append(_record(ExecDenied, context, call, verdict, errno="EPERM"))
-        seccomp.deny(self._listener, notification, errno.EPERM)
+            context.log.append(_record(ExecDenied, context, call, verdict, errno=errno.errorcode[code]))
+        seccomp.deny(self._listener, notification, code)
 
 
 def _described(error: Exception) -> str:

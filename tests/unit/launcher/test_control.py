@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from codingagents.launcher.engines.control import MAX_LINE, ControlChannel
-from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, ControlLayers, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, SessionSecrets
 from codingagents.trust import wire
 from codingagents.trust.errors import WireError
 from codingagents.trust.vocabulary import Secret
@@ -41,7 +41,7 @@ def test_messages_arrive_in_order_until_the_other_end_closes(pair: tuple[socket.
     ours, theirs = pair
     seen: list[AnyControl] = []
     channel = ControlChannel(ours, SECRETS, seen.append)
-    sent = [ControlCheckpoint(note="one"), ControlLayers(notice="two")]
+    sent = [ControlCheckpoint(note="one"), ControlCheckpoint(note="two")]
     data = b"".join(map(wire.encode, sent))
     theirs.sendall(data[:10])
     assert channel.receive()

@@ -142,6 +142,12 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="the sentences that roo
             "{home}/config.toml must be a directory, not a symbolic link or a file",
         ),
         (
+            ["--config", "config.toml", "--secret", "GITHUB_TOKEN=env:T"],
+            {"T": "one\ntwo"},
+            2,
+            "the value of header Authorization is empty, not ASCII, or holds a control character or line break",
+        ),
+        (
             ["--config", "command.toml"],
             {},
             2,
@@ -158,6 +164,17 @@ def test_a_session_that_cannot_be_leaves_nothing(
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr == f"coding-agents: {sentence.format(home=home)}\n"
     assert sorted(home.rglob("*")) == before
+
+
+def test_check_refuses_what_a_session_would_refuse(home: Path) -> None:
+    """The file is right; its wish cannot be met yet."""
+    done = run(home, "config", "check", "command.toml")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "coding-agents: a session would not start: command.toml: [mcp_servers.x] command servers are not available yet; "
+        "set enabled = false to leave it out\n"
+    )
+    assert "x" in done.stdout
 
 
 @ROOT_ONLY

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, ControlLayers, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, SessionSecrets
 from codingagents.supervisor.control import Control
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError, WireError
@@ -120,7 +120,7 @@ def test_the_launchers_end_is_seen(pair: Pair, unread: bool) -> None:
 
 
 def test_messages_arrive_whole_and_in_order(pair: Pair) -> None:
-    sent: list[AnyControl] = [note(1), ControlLayers(notice="pidns"), note(2)]
+    sent: list[AnyControl] = [note(1), note(3), note(2)]
     for message in sent:
         pair.control.send(message)
     assert pair.drained() == b"".join(map(wire.encode, sent))

@@ -134,7 +134,16 @@ def test_what_no_rule_covers_is_let_through_or_denied_by_the_mode() -> None:
     refused = policy(mode="enforce").decide(Role.AGENT, b"/usr/bin/x", b"/usr/bin/x", [])
     assert (seen.allow, seen.reason) == (True, "observe mode")
     assert (missing.allow, missing.reason) == (True, "nothing there")
-    assert (refused.allow, refused.reason) == (False, "no rule allows it")
+    assert (refused.allow, refused.reason, refused.missing) == (False, "no rule allows it", False)
+
+
+def test_in_enforce_mode_what_is_not_there_is_answered_as_missing_unless_a_rule_denies_it() -> None:
+    """A search along PATH goes on after ENOENT and would stop at EPERM."""
+    rules = policy(deny("/usr/local/bin/nc"), mode="enforce")
+    missing = rules.decide(Role.AGENT, b"/usr/local/bin/id", None, [])
+    assert (missing.allow, missing.reason, missing.missing) == (False, "nothing there", True)
+    named = rules.decide(Role.AGENT, b"/usr/local/bin/nc", None, [])
+    assert (named.allow, named.rule, named.missing) == (False, "deny /usr/local/bin/nc", False)
 
 
 def test_a_rule_for_a_role_leaves_the_others_alone() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import random
@@ -54,10 +55,20 @@ TOKEN = "upstream-token-of-this-session-0123456789"
 RUN_DIRECTORIES = ("/run/coding-agents", "/run/agent-secrets", "/run/agent-data", "/run/agent-data-export")
 MODES = ("pid1", "subreaper")
 every_mode = pytest.mark.parametrize("mode", MODES)
+# What `docker run` gives: no CAP_SYS_ADMIN, no CAP_SYS_PTRACE.
+DOCKER_CAPABILITIES = (
+    "setpriv",
+    "--bounding-set",
+    (
+        "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,"
+        "+sys_chroot,+mknod,+audit_write,+setfcap"
+    ),
+)
 _PYTHON = (sys.executable, "-I", "-m")
 _AGENT_SOURCE = Path(__file__).with_name("session_agent.py")
 _UID_SPAN = 64  # IDs that one session is given at most
 _MARKS = range(600_000, 800_000)  # of RLIMIT_MSGQUEUE, in bytes; nothing here uses POSIX queues
+_numbers = itertools.count(random.randrange(10_000))  # no two sessions of a test run share identities or a mark
 
 _Event = TypeVar("_Event", bound=Event)
 
@@ -424,16 +435,17 @@ def start(
 
     `prefix` comes before the whole command line.
     """
-    uid_base = uids.choose_base(_UID_SPAN, start=random.randrange(10_000), taken=uids.has_account)
-    file = where.home / f"config-{uid_base}.toml"
+    number = next(_numbers)
+    uid_base = uids.choose_base(_UID_SPAN, start=number * _UID_SPAN, taken=uids.has_account)
+    file = where.home / f"config-{number}.toml"
     file.write_text(textwrap.dedent(config))
     order = _Order(
         where=where,
         config=file,
         command=list(command) or where.agent,
-        directory=directory or where.home / f"session-{uid_base}",
+        directory=directory or where.home / f"session-{number}",
         uid_base=uid_base,
-        mark=random.choice(_MARKS),
+        mark=_MARKS[number % len(_MARKS)],
         agent=agent,
         before=list(prefix),
     )

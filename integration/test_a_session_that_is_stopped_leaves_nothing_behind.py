@@ -19,6 +19,7 @@ from session_rig import Place, Session, Upstream, every_mode
 AT_ONCE = 2  # sessions; more would only slow one another down
 TERMS = 40  # points in time from nothing to one and a half times the start
 KILLS = 10
+PLAIN = 12  # one after the other: plain directories serve one session at a time
 STOPPED = 128 + signal.SIGTERM
 
 
@@ -114,6 +115,25 @@ def test_sigterm_to_the_supervisor_after_each_line_of_its_log(mode: str, where: 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         assert lines > 5
         list(pool.map(once, range(1, lines + 1)))
+
+
+def test_sigterm_at_any_moment_where_nothing_can_be_mounted(where: Place, config: str) -> None:
+    """With Docker's default Linux capabilities the session's directories are plain ones, which nobody else removes."""
+    with rig.start("subreaper", where, config, prefix=rig.DOCKER_CAPABILITIES) as session:
+        assert session.answer() == "up"
+        assert os.listdir("/run/coding-agents") != []  # the control: there is something to remove
+        session.signal(signal.SIGTERM)
+        assert session.wait() == STOPPED
+        session.assert_nothing_is_left()
+    for number in range(PLAIN):
+        delay = 1.5 * start_seconds("subreaper", where, config) * number / (PLAIN - 1)
+        with rig.start("subreaper", where, config, prefix=rig.DOCKER_CAPABILITIES) as session:
+            time.sleep(delay)
+            session.signal(signal.SIGTERM)
+            assert session.wait() == STOPPED, f"after {delay:.3f} s: {session.stderr()}"
+            session.assert_nothing_is_left()
+        assert session.sentences() == []
+        assert_log_is_whole(session, STOPPED)
 
 
 @every_mode

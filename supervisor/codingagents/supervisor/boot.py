@@ -327,6 +327,8 @@ class Session:
             for keeper in made.keepers:
                 nursery.start_soon(keeper.stop, HELPER_GRACE)
         zygote.close()
+        for keeper in made.keepers:
+            await keeper.ended.wait()
         await self._end_child(zygote.child, HELPER_GRACE)
         for slot in made.slots:
             slot.listener.close()

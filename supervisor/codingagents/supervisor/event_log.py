@@ -77,6 +77,8 @@ class EventLog:
     def append(self, event: AnyEvent) -> None:
         """Record `event`, or raise `EventLogError` and count it as lost."""
         with self._lock:
+            if self._descriptor < 0:
+                raise EventLogError("the event log is closed")
             try:
                 self._fill_gap()
                 self._write(event)

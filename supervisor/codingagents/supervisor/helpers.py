@@ -152,6 +152,7 @@ class HelperKeeper:
         self._machine = Helper()
         self._child: Child | None = None
         self._stopping = trio.Event()
+        self.ended = trio.Event()  # nothing more is recorded of this helper
 
     @property
     def state(self) -> State:
@@ -160,8 +161,14 @@ class HelperKeeper:
 
     async def run(self) -> None:
         """Start the helper and keep it, until `stop` or until its restart budget is used up."""
+        try:
+            await self._keep()
+        finally:
+            self.ended.set()
+
+    async def _keep(self) -> None:
         attempt = 0
-        while True:
+        while not self._stopping.is_set():
             attempt += 1
             pid, code, reason = await self._live_once(attempt)
             command = self._happened(Happened.EXITED)
@@ -184,11 +191,14 @@ class HelperKeeper:
                 return
             with trio.move_on_after(self._machine.backoff):
                 await self._stopping.wait()
-                return
-            self._happened(Happened.BACKOFF_OVER)
+            if not self._stopping.is_set():
+                self._happened(Happened.BACKOFF_OVER)
 
     async def stop(self, grace: float) -> None:
-        """Drain: TERM, then KILL after `grace` seconds. `run` ends by itself then."""
+        """Drain: TERM, then KILL after `grace` seconds.
+
+        `run` then ends by itself (`ended`); where the zygote was just making the helper, once the zygote is closed.
+        """
         self._happened(Happened.STOP)
         self._stopping.set()
         child = self._child
@@ -222,8 +232,8 @@ class HelperKeeper:
             ours.close()
             return 0, 1, str(error)
         self._child = child
-        if self._stopping.is_set():  # the stop came while the zygote worked
-            self._children.signal(child, signal.SIGTERM)
+        if self._stopping.is_set():  # the stop came while the zygote worked, and there is nothing to drain
+            self._children.signal(child, signal.SIGKILL)
         ours.setblocking(False)
         async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
             reason = await self._converse(stream, child)

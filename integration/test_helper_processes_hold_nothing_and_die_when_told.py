@@ -168,6 +168,16 @@ def test_a_helper_without_a_usable_trust_anchor_does_not_serve(zygote: Zygote) -
         assert helper.wait() == 1
 
 
+def test_the_keys_of_a_terminal_are_not_for_helpers(zygote: Zygote) -> None:
+    """Ctrl-C reaches a whole process group; ending helpers in order is the supervisor's job."""
+    with Upstream() as upstream, Helper(zygote, upstream.remote()) as helper:
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            helper.signal(number)
+        with helper.connect() as client:
+            client.sendall(helper.head(length=0))
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
 def test_what_follows_the_spec_ends_the_helper(zygote: Zygote) -> None:
     """The channel carries one line; more is a mistake that must not pass unseen."""
     with Helper(zygote, REMOTE) as helper:

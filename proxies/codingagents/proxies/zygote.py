@@ -130,7 +130,8 @@ def main(arguments: list[str]) -> int:
         print("usage: python -I -m codingagents.proxies.zygote --fd N", file=sys.stderr)  # noqa: T201 -- a command's usage
         return 2
     confinement.die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's keys are the supervisor's to act on; clones inherit this
     confinement.name_process("helper zygote")
     control = socket.socket(fileno=int(arguments[1]))
     control.set_inheritable(False)

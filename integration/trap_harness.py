@@ -268,7 +268,6 @@ async def confined(
         exec_spec=ExecSpec(mode="enforce" if request.enforce else "observe", rules=request.rules, trees=trees),
         log=log,
         scrubber=Scrubber({name: Secret(value) for name, value in request.secrets.items()}),
-        rearm_death_signal=True,
         on_trouble=troubles.append,
     )
     role = ConfinedRole(stub, Role.AGENT, settings)

@@ -161,7 +161,6 @@ class Session:
             exec_spec=self._spec.exec,
             log=log,
             scrubber=self._scrubber(granted),
-            rearm_death_signal=not processes.is_pid1(),
             on_trouble=complain,
         )
         self._made.role = role = ConfinedRole(self._parts.stub, Role.AGENT, settings)

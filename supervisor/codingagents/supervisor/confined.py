@@ -42,7 +42,6 @@ class TrapSettings:
     exec_spec: ExecSpec
     log: Recorder
     scrubber: Scrubber
-    rearm_death_signal: bool
     on_trouble: Callable[[str], None]
 
 
@@ -134,7 +133,6 @@ class ConfinedRole:
             groups=tuple(spec.groups),
             tree=FileTree.of("self"),
             procs=proc_mounts(),
-            rearm_death_signal=self._settings.rearm_death_signal,
         )
         return reader, access
 

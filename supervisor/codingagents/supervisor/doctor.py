@@ -97,7 +97,6 @@ async def _confine(stub: StubProcess, facts: Facts, probe_file: str) -> list[Lay
         exec_spec=ExecSpec(),
         log=_NoLog(),
         scrubber=Scrubber({}),
-        rearm_death_signal=True,
         on_trouble=lambda sentence: None,
     )
     spec = ConfineSpec(

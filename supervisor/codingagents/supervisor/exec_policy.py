@@ -14,12 +14,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from codingagents.rewrite.specs import ExecRule, ExecSpec
 from codingagents.trust.vocabulary import Firmness, Role
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What to answer, which rule said so and how firm it is."""
 
     allow: bool

@@ -144,20 +144,14 @@ def set_fs_ids(uid: int, gid: int) -> None:
 
 
 @contextlib.contextmanager
-def filesystem_identity(uid: int, gid: int, *, death_signal: bool = False) -> Iterator[None]:
-    """Be another filesystem identity in this thread for the block; see `set_fs_ids`.
-
-    The way back is in `finally`: a thread stuck as a role would be its prey. Restores the dumpable flag, and with
-    `death_signal` the thread's parent-death signal.
-    """
+def filesystem_identity(uid: int, gid: int) -> Iterator[None]:
+    """Be another filesystem identity in this thread for the block, and dumpable after it; see `set_fs_ids`."""
     try:
         set_fs_ids(uid, gid)
         yield
     finally:
         set_fs_ids(0, 0)
         prctl(PR_SET_DUMPABLE, 1)
-        if death_signal:
-            set_parent_death_signal()
 
 
 def set_groups_of_this_thread(groups: Sequence[int]) -> None:

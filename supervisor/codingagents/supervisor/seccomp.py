@@ -10,8 +10,9 @@ import ctypes
 import errno
 import fcntl
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from codingagents.supervisor import bpf, kernel
 
@@ -32,8 +33,7 @@ assert _NOTIFICATION.size == 80
 assert _RESPONSE.size == 24
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True):
     """One trapped call; `pid` is the thread's ID in the listener's PID namespace."""
 
     id: int

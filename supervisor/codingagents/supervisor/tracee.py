@@ -1,18 +1,19 @@
 """SHELL: reads what a trapped process asked to execute, as a role's own filesystem identity where root may not.
 
 Under Docker's default Linux capabilities root cannot open another UID's /proc/PID/mem, but that UID can
-(ptrace(2), access mode checks use the filesystem IDs): the reading thread becomes it for a few system calls. Every
-read is bounded, and nothing that the tracee chose is opened. No decision here.
+(ptrace(2), access mode checks use the filesystem IDs): the reading thread becomes it. Every read is bounded, and
+nothing that the tracee chose is opened. No decision here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import struct
 from dataclasses import dataclass
 from typing import Final, Self
+
+import msgspec
 
 from codingagents.supervisor import kernel
 from codingagents.supervisor.seccomp import Notification
@@ -37,8 +38,7 @@ class UnreadableTraceeError(Exception):
         self.path = path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecCall:
+class ExecCall(msgspec.Struct, frozen=True, kw_only=True):
     """One execve or execveat as the tracee's memory said it when it was read; the kernel will read it again."""
 
     pid: int
@@ -54,25 +54,26 @@ class ExecCall:
 class TraceeReader:
     """Reads tracees of one role.
 
-    `fs_ids` is (uid, gid) to become for a moment, or None with CAP_SYS_PTRACE. `tree` is what the role's paths are
-    taken to mean, `procs` is `tracee_paths.proc_mounts()` of it.
+    `fs_ids` is (uid, gid) to become, or None with CAP_SYS_PTRACE. `tree` is what the role's paths are taken to mean,
+    `procs` is `tracee_paths.proc_mounts()` of it.
     """
 
     fs_ids: tuple[int, int] | None
     groups: tuple[int, ...]
     tree: FileTree
     procs: tuple[bytes, ...]
-    rearm_death_signal: bool = False
-
-    def _identity(self) -> contextlib.AbstractContextManager[None]:
-        if self.fs_ids is None:
-            return contextlib.nullcontext()
-        return kernel.filesystem_identity(*self.fs_ids, death_signal=self.rearm_death_signal)
 
     def prepare_thread(self) -> None:
-        """Give the calling thread, which reads from now on, the role's groups: its paths may lead through them."""
+        """Make the calling thread, which reads from now on, the role as far as files are concerned, for good.
+
+        Its groups too, since the role's paths may lead through them. The thread keeps root's UID, and that is what
+        signals and ptrace(2) ask for of their target. The dumpable flag, which the change clears, is the whole
+        process's; the main thread's parent-death signal is its own and stays.
+        """
         if self.fs_ids is not None:
             kernel.set_groups_of_this_thread(self.groups)
+            kernel.set_fs_ids(*self.fs_ids)
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
 
     def read(self, notification: Notification) -> ExecCall:
         """Return what `notification` asks for; `UnreadableTraceeError` where any needed part cannot be had."""
@@ -82,10 +83,10 @@ class TraceeReader:
         path_pointer, argv_pointer = (args[1], args[2]) if at else (args[0], args[1])
         written = b""
         try:
-            with self._identity(), _Memory(pid) as memory:
+            with _Memory(pid) as memory:
                 written = memory.path(path_pointer)
                 argv, truncated = memory.argv(argv_pointer)
-                if FileTree.of(pid) != self.tree:
+                if not self.tree.is_of(pid):
                     raise UnreadableTraceeError("its root directory or mount namespace is its own", written)
                 directory = _working_directory(pid)
                 base = _base(pid, written, at, args)
@@ -139,7 +140,7 @@ class _Memory:
     """A process's memory, read page by page and each page once: an argv's strings lie side by side."""
 
     def __init__(self, pid: int) -> None:
-        self._descriptor = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(b"/proc/%d/mem" % pid, os.O_RDONLY | os.O_CLOEXEC)
         self._pages: dict[int, bytes] = {}
 
     def __enter__(self) -> Self:
@@ -204,6 +205,9 @@ class _Memory:
 
 
 def _parent_pid(pid: int) -> int:
-    with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+    descriptor = os.open(b"/proc/%d/stat" % pid, os.O_RDONLY | os.O_CLOEXEC)
+    try:
         # The command name may hold anything, so fields count from the last parenthesis.
-        return int(file.read(1024).rpartition(b")")[2].split()[1])
+        return int(os.read(descriptor, 1024).rpartition(b")")[2].split(None, 2)[1])
+    finally:
+        os.close(descriptor)

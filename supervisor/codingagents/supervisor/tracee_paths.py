@@ -22,16 +22,24 @@ class NamelessError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FileTree:
-    """What the paths of a process mean: its root directory and mount namespace."""
+    """What the paths of a process mean: its root directory (device and inode) and mount namespace."""
 
-    root: tuple[int, int]
+    device: int
+    inode: int
     mounts: str
 
     @classmethod
     def of(cls, pid: int | str) -> FileTree:
         """Return a process's; needs to be allowed to read it (ptrace(2), PTRACE_MODE_READ_FSCREDS)."""
         root = os.stat(f"/proc/{pid}/root")
-        return cls((root.st_dev, root.st_ino), os.readlink(f"/proc/{pid}/ns/mnt"))
+        return cls(root.st_dev, root.st_ino, os.readlink(f"/proc/{pid}/ns/mnt"))
+
+    def is_of(self, pid: int) -> bool:
+        """Say whether it is that of process `pid`."""
+        root = os.stat(f"/proc/{pid}/root")
+        if root.st_ino != self.inode or root.st_dev != self.device:
+            return False
+        return os.readlink(f"/proc/{pid}/ns/mnt") == self.mounts
 
 
 def proc_mounts() -> tuple[bytes, ...]:

@@ -8,7 +8,6 @@ a record by the program that was meant, and never firmer than its rule.
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
@@ -120,7 +119,7 @@ class ExecPolicy:
         return cls(
             enforce=spec.mode == "enforce",
             rules=rules,
-            trees=tuple(map(os.fsencode, trees)),
+            trees=tuple(tree.encode("utf-8", "surrogateescape") for tree in trees),
             confined=landlock and memfd_closed,
         )
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("helper", "exec")
+PARTS = ("helper", "exec", "startup")
 
 
 def main() -> int:

@@ -69,7 +69,7 @@ def _segment(glob: str) -> bytes:
 
 def _component(glob: str) -> bytes:
     first, *others = (
-        b"[^/]".join(re.escape(os.fsencode(literal)) for literal in piece.split("?")) for piece in glob.split("*")
+        b"[^/]".join(re.escape(_bytes(literal)) for literal in piece.split("?")) for piece in glob.split("*")
     )
     if not others:
         return first
@@ -111,7 +111,7 @@ class ExecPolicy:
                 text=f"{rule.action} {rule.path}" + (f" role={rule.role}" if rule.role else ""),
                 pattern=glob_pattern(rule.path),
                 role=rule.role,
-                argv=tuple(part.encode("utf-8", "surrogateescape") for part in rule.argv),
+                argv=tuple(_bytes(part) for part in rule.argv),
                 firmness=firmness_of(rule, trees, landlock=landlock, memfd_closed=memfd_closed),
             )
             for rule in spec.rules
@@ -119,7 +119,7 @@ class ExecPolicy:
         return cls(
             enforce=spec.mode == "enforce",
             rules=rules,
-            trees=tuple(tree.encode("utf-8", "surrogateescape") for tree in trees),
+            trees=tuple(_bytes(tree) for tree in trees),
             confined=landlock and memfd_closed,
         )
 
@@ -154,3 +154,8 @@ def _is_inside(path: bytes, tree: bytes) -> bool:
 
 def _firmness(firm: bool) -> Firmness:
     return Firmness.FIRM if firm else Firmness.ADVISORY
+
+
+def _bytes(text: str) -> bytes:
+    """Return a path or argument of the configuration as the kernel has it (`os.fsencode`, without `os`)."""
+    return text.encode("utf-8", "surrogateescape")

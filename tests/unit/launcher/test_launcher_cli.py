@@ -171,8 +171,8 @@ def test_check_refuses_what_a_session_would_refuse(home: Path) -> None:
     done = run(home, "config", "check", "command.toml")
     assert done.returncode == 1
     assert done.stderr == (
-        "coding-agents: a session would not start: command.toml: [mcp_servers.x] command servers are not available yet; "
-        "set enabled = false to leave it out\n"
+        "coding-agents: a session would not start: command.toml: [mcp_servers.x] command servers are not available "
+        "yet; set enabled = false to leave it out\n"
     )
     assert "x" in done.stdout
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import select
 import signal
@@ -31,6 +32,7 @@ from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Firmness, Role
 
 _RETRY_SECONDS: Final = 0.05
+_PATHS_KEPT: Final = 256  # as they are recorded; of PATH_MAX each at worst
 
 
 class Recorder(Protocol):
@@ -63,6 +65,8 @@ class ExecTrap:
         self._listener = listener
         self._context = context
         self._on_trouble = on_trouble
+        # The same directories and programs come again and again; a secret is looked for once in each.
+        self._shown = functools.lru_cache(_PATHS_KEPT)(lambda raw: context.scrubber.scrub_text(escape_bytes(raw)))
         self.self_test_seen = threading.Event()
         self._policy_lock = threading.Lock()
         self.synchronous = seccomp.prefer_synchronous_wake_up(listener)
@@ -147,7 +151,7 @@ class ExecTrap:
             self._deny(notification, context, call, verdict)
             return
         try:
-            context.log.append(_record(ExecAllowed, context, call, verdict))
+            context.log.append(self._record(ExecAllowed, context, call, verdict))
         except EventLogError:
             seccomp.deny(self._listener, notification, errno.ENOSPC)
             time.sleep(_RETRY_SECONDS)  # a tree that retries in a loop must not spin on a full disk
@@ -158,33 +162,37 @@ class ExecTrap:
         code = errno.ENOENT if verdict.missing else errno.EPERM
         # What cannot be recorded is counted as lost by the log, and denied all the same.
         with contextlib.suppress(EventLogError):
-            context.log.append(_record(ExecDenied, context, call, verdict, errno=errno.errorcode[code]))
+            context.log.append(self._record(ExecDenied, context, call, verdict, errno=errno.errorcode[code]))
         seccomp.deny(self._listener, notification, code)
+
+    def _record(
+        self,
+        kind: type[ExecAllowed | ExecDenied],
+        context: TrapContext,
+        call: ExecCall,
+        verdict: Verdict,
+        **more: str,
+    ) -> ExecAllowed | ExecDenied:
+        argv = context.scrubber.scrub_argv(call.argv, truncated=call.truncated)
+        return kind(
+            role=context.role.value,
+            process_pid=call.pid,
+            process_parent_pid=call.parent_pid,
+            user_id=context.uid,
+            executable_path=self._shown(call.path),
+            resolved_path=self._shown(call.resolved or b""),
+            working_directory=self._shown(call.working_directory),
+            command_args=argv.args,
+            args_total_bytes=argv.total_bytes,
+            args_sha256=argv.sha256,
+            args_truncated=argv.truncated,
+            rule=verdict.rule,
+            reason=verdict.reason,
+            firmness=verdict.firmness.value,
+            verified="landlock" if context.landlock else "none",
+            **more,
+        )
 
 
 def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _record(
-    kind: type[ExecAllowed | ExecDenied], context: TrapContext, call: ExecCall, verdict: Verdict, **more: str
-) -> ExecAllowed | ExecDenied:
-    argv = context.scrubber.scrub_argv(call.argv, truncated=call.truncated)
-    return kind(
-        role=context.role.value,
-        process_pid=call.pid,
-        process_parent_pid=call.parent_pid,
-        user_id=context.uid,
-        executable_path=context.scrubber.scrub_text(escape_bytes(call.path)),
-        resolved_path=context.scrubber.scrub_text(escape_bytes(call.resolved or b"")),
-        working_directory=context.scrubber.scrub_text(escape_bytes(call.working_directory)),
-        command_args=argv.args,
-        args_total_bytes=argv.total_bytes,
-        args_sha256=argv.sha256,
-        args_truncated=argv.truncated,
-        rule=verdict.rule,
-        reason=verdict.reason,
-        firmness=verdict.firmness.value,
-        verified="landlock" if context.landlock else "none",
-        **more,
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,25 @@ def test_without_the_rule_each_of_them_runs_it(sys_ptrace: bool) -> None:
     answers, outcome = through_every_way(sys_ptrace, denied=False)
     assert {way: answer for way, answer in answers.items() if answer != 1} == {}
     assert outcome.denied == []
+
+
+@every_reader
+def test_another_mount_of_procfs_is_no_way_round(sys_ptrace: bool) -> None:
+    script = """
+        file = os.open("/usr/bin/false", os.O_RDONLY)
+        os.set_inheritable(file, True)
+        say(outcome(lambda: os.execve(f"{sys.argv[1]}/self/fd/{file}", ["x"], {})))
+    """
+    with shared_directory() as files:
+        subprocess.run(["mount", "-t", "proc", "proc", files], check=True)
+        try:
+            answers = [
+                run(Request(argv=python(script, str(files)), rules=rules, sys_ptrace=sys_ptrace)).said
+                for rules in ([deny("/usr/bin/false")], [])
+            ]
+        finally:
+            subprocess.run(["umount", files], check=True)
+    assert answers == [["EPERM"], [1]]
 
 
 @every_reader

@@ -1,0 +1,165 @@
+"""A trap's thread against a real listener: what goes wrong on our side is a denial, is said, and does not end it.
+
+What a role can do to it is in integration/test_the_trap_*.
+"""
+
+import errno
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from codingagents.rewrite.specs import ExecRule, ExecSpec
+from codingagents.supervisor.exec_policy import ExecPolicy
+from codingagents.supervisor.tracee import TraceeReader
+from codingagents.supervisor.tracee_paths import FileTree, proc_mounts
+from codingagents.supervisor.trap import ExecTrap, TrapContext
+from codingagents.trust.errors import EventLogError
+from codingagents.trust.events import AnyEvent, ExecAllowed, ExecDenied
+from codingagents.trust.scrub import Scrubber
+from codingagents.trust.vocabulary import Role
+
+# Sends its listener, then tells the errno of an exec in a child for each byte that it gets; 0 where that ran.
+TRACEE = """
+import os, socket
+from codingagents.supervisor import kernel, seccomp
+channel = socket.socket(fileno=0)
+kernel.set_no_new_privs()
+listener, _ = seccomp.install(seccomp.exec_trap_for_this_machine(notify=True, guard_memfd=False))
+socket.send_fds(channel, [b"x"], [listener])
+os.close(listener)
+while channel.recv(1):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.execve("/usr/bin/true", ["true"], {})
+        except OSError as error:
+            os._exit(error.errno)
+    channel.send(bytes([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
+"""
+
+
+class Tracee:
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        _, (self.listener,), _, _ = socket.recv_fds(channel, 1, 1)
+
+    def exec(self) -> str:
+        self._channel.send(b"x")
+        code = self._channel.recv(1)[0]
+        return errno.errorcode[code] if code else "ran"
+
+    def end(self) -> None:
+        self._channel.close()
+
+
+@pytest.fixture
+def tracee() -> Iterator[Tracee]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    with theirs:
+        process = subprocess.Popen([sys.executable, "-I", "-c", TRACEE], stdin=theirs)
+    with ours, process:
+        yield Tracee(ours)
+        ours.close()
+
+
+class Log:
+    def __init__(self) -> None:
+        self.events: list[AnyEvent] = []
+        self.failure: Exception | None = None
+
+    def append(self, event: AnyEvent) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.events.append(event)
+
+
+def context(log: Log, *rules: ExecRule, groups: tuple[int, ...] = (), become: bool = False) -> TrapContext:
+    return TrapContext(
+        role=Role.AGENT,
+        uid=1,
+        reader=TraceeReader(
+            fs_ids=(2**32 - 2, 2**32 - 2) if become else None,
+            groups=groups,
+            tree=FileTree.of("self"),
+            procs=proc_mounts(),
+        ),
+        policy=ExecPolicy.compile(ExecSpec(rules=list(rules)), [], landlock=False, memfd_closed=False),
+        log=log,
+        scrubber=Scrubber({}),
+        probe_nonce="",
+        landlock=False,
+    )
+
+
+def start(tracee: Tracee, context: TrapContext, on_trouble: Callable[[str], None]) -> ExecTrap:
+    trap = ExecTrap(tracee.listener, context, on_trouble=on_trouble)
+    trap.start()
+    return trap
+
+
+def test_it_serves_until_the_last_task_of_the_tree_is_gone(tracee: Tracee) -> None:
+    log, troubles = Log(), list[str]()
+    trap = start(tracee, context(log), troubles.append)
+    assert [tracee.exec(), tracee.exec()] == ["ran", "ran"]
+    assert not trap.join(0.05)
+    tracee.end()
+    assert trap.join(10)
+    assert [type(event) for event in log.events] == [ExecAllowed, ExecAllowed]
+    assert troubles == []
+
+
+def test_a_new_policy_holds_from_the_next_exec(tracee: Tracee) -> None:
+    log = Log()
+    trap = start(tracee, context(log), print)
+    assert tracee.exec() == "ran"
+    trap.adopt(context(log, ExecRule(action="deny", path="/usr/bin/true")))
+    assert tracee.exec() == "EPERM"
+    assert [type(event) for event in log.events] == [ExecAllowed, ExecDenied]
+
+
+def test_what_cannot_be_recorded_is_denied_with_the_reason_and_what_comes_later_is_served(tracee: Tracee) -> None:
+    log, troubles = Log(), list[str]()
+    start(tracee, context(log), troubles.append)
+    log.failure = EventLogError("the disk is full")
+    assert [tracee.exec(), tracee.exec()] == ["ENOSPC", "ENOSPC"]
+    log.failure = None
+    assert tracee.exec() == "ran"
+    assert troubles == []
+
+
+def test_a_fault_of_ours_is_a_denial_and_is_said(tracee: Tracee) -> None:
+    log, troubles = Log(), list[str]()
+    start(tracee, context(log), troubles.append)
+    log.failure = ZeroDivisionError("a bug")
+    assert tracee.exec() == "EPERM"
+    log.failure = None
+    assert tracee.exec() == "ran"
+    assert troubles == ["an exec was denied after an internal error: ZeroDivisionError: a bug"]
+
+
+def test_a_fault_that_cannot_be_said_is_a_denial_all_the_same(tracee: Tracee) -> None:
+    """Standard error can be a pipe that the role has filled and made non-blocking."""
+
+    def complain(sentence: str) -> None:
+        raise BlockingIOError(errno.EAGAIN, "the pipe is full")
+
+    log = Log()
+    start(tracee, context(log), complain)
+    log.failure = ZeroDivisionError("a bug")
+    assert tracee.exec() == "EPERM"
+    log.failure = None
+    assert tracee.exec() == "ran"
+
+
+def test_a_trap_that_cannot_become_the_role_refuses_everything(tracee: Tracee) -> None:
+    """As root, by more groups than the kernel takes; as anyone else, because they may set none."""
+    troubles: list[str] = []
+    trap = start(tracee, context(Log(), groups=tuple(range(70_000)), become=True), troubles.append)
+    assert trap.join(10)
+    assert tracee.exec() == "ENOSYS"
+    assert len(troubles) == 1
+    assert troubles[0].startswith("the exec trap ended; every further exec is refused: ")

@@ -131,6 +131,7 @@ def _assert_dropped(uid: int, gid: int) -> None:
 
 
 def _capabilities() -> dict[str, int]:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        pairs = (line.split(":", 1) for line in status if line.startswith("Cap"))
-        return {name: int(mask, 16) for name, mask in pairs if name != "CapBnd"}
+    # As bytes: a codec would be imported here and now, in each helper, and from paths that may be root's alone.
+    with open("/proc/self/status", "rb", buffering=0) as status:
+        pairs = (line.split(b":", 1) for line in status.read().splitlines() if line.startswith(b"Cap"))
+        return {name.decode(): int(mask, 16) for name, mask in pairs if name != b"CapBnd"}

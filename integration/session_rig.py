@@ -239,14 +239,18 @@ class _Order:
 class Session:
     """One session, seen from outside by root.
 
-    `process` is the launcher or, in mode `subreaper`, the supervisor, and `control` then the launcher's end.
+    `process` is the launcher or, in mode `subreaper`, the supervisor, and `control` then the launcher's end. `begun` is
+    the time just before it was started.
     """
 
-    def __init__(self, order: _Order, process: subprocess.Popen[bytes], control: socket.socket | None) -> None:
+    def __init__(
+        self, order: _Order, process: subprocess.Popen[bytes], begun: float, control: socket.socket | None = None
+    ) -> None:
         self.process = process
         self.directory = order.directory
         self.uid_base = order.uid_base
         self.control = control
+        self.begun = begun
         self._trusted = order.where.base / "trusted"
         self._mark = order.mark
         self._buffer = b""
@@ -467,7 +471,8 @@ def _run_launcher(order: _Order) -> Session:
         *("--uid-base", order.uid_base, "--session-dir", order.directory, "--agent", order.agent, "--", *order.command),
     ]
     environment = {"HOME": str(order.where.home), "PATH": os.environ["PATH"], "UPSTREAM_TOKEN": TOKEN}
-    return Session(order, _popen(order.argv("codingagents.launcher", *words), env=environment), None)
+    begun = time.time()
+    return Session(order, _popen(order.argv("codingagents.launcher", *words), env=environment), begun)
 
 
 def _run_supervisor(order: _Order) -> Session:
@@ -497,8 +502,9 @@ def _run_supervisor(order: _Order) -> Session:
         number = theirs.fileno()
         words = ["init", "--session", order.directory, "--control-fd", number]
         argv = order.argv("codingagents.supervisor", *words)
+        begun = time.time()
         process = _popen(argv, pass_fds=[number], env={"PATH": AGENT_PATH})
     secrets = SessionSecrets(secrets={"TOKEN": Secret(TOKEN)} if parsed.active else {}, signing_key=key)
     with contextlib.suppress(BrokenPipeError):  # it may have been stopped already
         ours.sendall(wire.encode(secrets, reveal_secrets=True))
-    return Session(order, process, ours)
+    return Session(order, process, begun, ours)

@@ -46,8 +46,8 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "read_only": ("--read-only", "--tmpfs", "/run"),
 }
 SHELL = "bash --norc --noediting -i"
-# Typed otherwise than shown. One process, for dash makes its child by vfork, where a Ctrl-Z can be lost; it sleeps often, for
-# a Ctrl-C just before a long sleep would be heard after it.
+# Typed otherwise than shown. One process, for dash makes its child by vfork, where a Ctrl-Z can be lost; and with short
+# sleeps, for a Ctrl-C just before a long one would be heard after it.
 SLEEPER = """python3 -c 'import time; print("star" "ted", flush=True); [time.sleep(0.1) for _ in range(600)]'\r"""
 STOPPED = 143
 OUR_FAILURE = 125

@@ -162,6 +162,44 @@ def test_a_module_is_short_enough_to_read(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_MODULE_LINES
 
 
+def marked() -> dict[str, tuple[str, ast.Module]]:
+    """Return {module name: (first word of its docstring, its tree)} of all modules that are no bare package."""
+    found = {}
+    for path in modules():
+        if path.name != "__init__.py":
+            tree = ast.parse(path.read_text())
+            dotted = ".".join(
+                path.relative_to(path.parents[[p.name for p in path.parents].index(IMPORT_ROOT) + 1]).parts
+            )
+            found[dotted.removesuffix(".py")] = ((ast.get_docstring(tree) or "").partition(":")[0], tree)
+    return found
+
+
+def test_every_module_says_what_it_is() -> None:
+    """Who changes a module must know whether it may do I/O."""
+    assert {name: mark for name, (mark, _) in marked().items() if mark not in ("CORE", "SHELL", "ENTRY")} == {}
+
+
+def test_the_modules_that_call_themselves_cores_are_those_that_the_import_contract_guards() -> None:
+    """A core that the contract does not list could do I/O unseen."""
+    contracts = {contract["name"]: contract for contract in pyproject()["tool"]["importlinter"]["contracts"]}
+    listed = contracts["cores do no I/O and know no clock"]["source_modules"]
+    guarded = {name for name in marked() if any(name == each or name.startswith(f"{each}.") for each in listed)}
+    assert {name for name, (mark, _) in marked().items() if mark == "CORE"} == guarded
+
+
+def test_a_core_imports_cores_only() -> None:
+    """The contract sees what a core imports itself; through a shell of ours it could do anything."""
+    modules_of_ours = marked()
+    wrong = []
+    for name, (mark, tree) in modules_of_ours.items():
+        for node in ast.walk(tree) if mark == "CORE" else ():
+            if isinstance(node, ast.ImportFrom):
+                imported = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+                wrong += [(name, each) for each in imported if modules_of_ours.get(each, ("CORE",))[0] != "CORE"]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_processes_are_started_and_awaited_in_one_place(path: Path) -> None:
     """A second waiter steals exit codes: an agent that failed would be reported as 0."""

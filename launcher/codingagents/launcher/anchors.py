@@ -1,4 +1,4 @@
-"""Trust anchors: the PEM stores that a configuration names, read on the host and handed to helpers as text.
+"""SHELL: trust anchors: the PEM stores that a configuration names, read on the host and handed to helpers as text.
 
 `certificates` is pure. Where a store lies comes from the configuration (fixed paths, or a `ca_file`), never from the
 environment: SSL_CERT_FILE and its like do not count. Does not decide which store a server uses, nor verify anything.

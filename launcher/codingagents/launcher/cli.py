@@ -1,6 +1,6 @@
-"""The host's `coding-agents` command: its words, its help, and what each error ends with.
+"""ENTRY: the host's `coding-agents` command: its words, its help, and what each error ends with.
 
-ENTRY: parses argv and hands over; sync, no event loop. Commands of the container's half replace this process (see
+Parses argv and hands over; sync, no event loop. Commands of the container's half replace this process (see
 `container_side`). Every `AgentError` is one line on standard error and its exit code.
 """
 

@@ -1,4 +1,4 @@
-"""Shell completion, written from the command's own argparse tree so that the two cannot drift. Pure: text in, text out.
+"""CORE: shell completion, written from the command's own argparse tree so that the two cannot drift. Text out, no I/O.
 
 zsh uses the bash script through its bashcompinit; fish has its own form. Neither completes what only the machine
 knows (servers, sessions): those fall back to file names.

@@ -1,6 +1,6 @@
-"""`coding-agents config check` and `config render`: what a configuration means, before any session.
+"""SHELL: `coding-agents config check` and `config render`: what a configuration means, before any session.
 
-SHELL: reads, asks `rewrite`, prints. Needs no secret and shows none: where a session makes a port and a local bearer,
+Reads, asks `rewrite`, prints. Needs no secret and shows none: where a session makes a port and a local bearer,
 the output says PORT and LOCAL-BEARER.
 """
 

@@ -1,6 +1,6 @@
-"""Commands of the container's half, reached as processes: this host program is replaced by them.
+"""ENTRY: commands of the container's half, reached as processes: this host program is replaced by them.
 
-ENTRY. The launcher never imports the supervisor, so neither its event loop nor its authority is ever in this process.
+The launcher never imports the supervisor, so neither its event loop nor its authority is ever in this process.
 """
 
 from __future__ import annotations

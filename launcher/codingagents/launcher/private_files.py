@@ -1,6 +1,6 @@
-"""Files and directories that only this user may touch: made, read and replaced by one set of rules.
+"""SHELL: files and directories that only this user may touch: made, read and replaced by one set of rules.
 
-SHELL. A path is trusted when every directory above it belongs to root or to us and no one else may write there (the
+A path is trusted when every directory above it belongs to root or to us and no one else may write there (the
 rule of OpenSSH's StrictModes; a sticky directory such as /tmp counts as unwritable). With that, a later open by path
 means the file that was checked. Does not decide what the files hold.
 """

@@ -1,6 +1,6 @@
-"""`coding-agents run`: one session from a configuration file to an exit code.
+"""SHELL: `coding-agents run`: one session from a configuration file to an exit code.
 
-SHELL: wires readers, the plan (`rewrite.plan`, pure) and an engine. All that bad input can break is done before the
+Wires readers, the plan (`rewrite.plan`, pure) and an engine. All that bad input can break is done before the
 first file is written or process started. Makes no decision of its own beyond whose word wins: the command line's, then
 the configuration's, then a default.
 """

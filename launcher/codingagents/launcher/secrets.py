@@ -1,4 +1,4 @@
-"""Where a session's secrets come from: the command line, then `~/.config/coding-agents/mcp-secrets.env`.
+"""SHELL: where a session's secrets come from: the command line, then `~/.config/coding-agents/mcp-secrets.env`.
 
 The parsers are pure; `gather` reads. A value becomes a `Secret` at once and no error ever holds one. Does not decide
 which secrets a session needs: the caller names them, and no other is taken along.

@@ -1,8 +1,8 @@
-"""Where a session's files lie on the host, and the two things kept outside the session's reach.
+"""SHELL: where a session's files lie on the host, and the two things kept outside the session's reach.
 
 Inside `sessions/<id>/` (0700): `session.json` and the event log, both the supervisor's to read or write. Outside, in
 `trusted/`: the public key and the newest signed checkpoint, which prove the log later; the supervisor never learns that
-place. SHELL: writes files, decides only which checkpoint is newer. Does not read the log.
+place. Writes files, decides only which checkpoint is newer. Does not read the log.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines for the person at the terminal. Standard output belongs to the session, so all of it goes to standard error."""
+"""SHELL: lines for the person at the terminal, on standard error: standard output belongs to the session."""
 
 from __future__ import annotations
 

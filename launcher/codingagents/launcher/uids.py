@@ -1,4 +1,4 @@
-"""Numeric identities for a session on this machine: a run of UIDs that no account and no process has.
+"""SHELL: numeric identities for a session on this machine: a run of UIDs that no account and no process has.
 
 `choose_base` is pure: what is taken and the randomness are arguments. `ids_of_processes` and `has_account` look. No
 account is ever created. Two launchers that start at the same instant are kept apart by the random start, not by a lock.

@@ -1,4 +1,4 @@
-"""Who is at the other end of a loopback TCP connection, as the kernel tells it: CORE parsing, and one SHELL class.
+"""SHELL: who is at the other end of a loopback TCP connection, as the kernel tells it. The parsing is pure.
 
 NETLINK_SOCK_DIAG (sock_diag(7)) is asked for the *client's* socket. The kernel answers inside the sendto call, so the
 answer is there when it returns, and one that is not there counts as a refusal. Only an established socket that still

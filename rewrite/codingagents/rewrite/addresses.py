@@ -1,4 +1,4 @@
-"""URLs, host names and HOST:PORT texts of config.toml: split, checked, never resolved.
+"""CORE: URLs, host names and HOST:PORT texts of config.toml: split, checked, never resolved.
 
 Stricter than RFC 3986 on purpose: what two URL parsers could read in two ways is refused. Every function raises
 `ValueError` with the rest of a sentence about the key ("must …"), and never repeats the text: it may hold a password.

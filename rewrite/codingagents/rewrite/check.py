@@ -1,4 +1,4 @@
-"""What a person wants to know about a config.toml before a session: `coding-agents config check`.
+"""CORE: what a person wants to know about a config.toml before a session: `coding-agents config check`.
 
 No I/O, no clock: the day is an argument.
 """

@@ -1,4 +1,4 @@
-"""The keys that Codex itself knows in config.toml: accepted, not acted on, and passed through to Codex.
+"""CORE: the keys that Codex itself knows in config.toml: accepted, not acted on, and passed through to Codex.
 
 Data only, from openai/codex: `ConfigToml` (codex-rs/config/src/config_toml.rs) and `RawMcpServerConfig`
 (codex-rs/config/src/mcp_types.rs), as of Codex 0.169. A key that we act on is not here.

@@ -1,4 +1,4 @@
-"""config.toml as frozen values: what `parse.parse_config` returns and `plan`, `check` and the clients read.
+"""CORE: config.toml as frozen values: what `parse.parse_config` returns and `plan`, `check` and the clients read.
 
 Where a value is the same as in a spec for another process it *is* that spec type (`RemoteSpec`, `ExecSpec`), so that no
 second set of types has to be kept in step. Nothing here knows TOML, and nothing holds a secret: only names of secrets.

@@ -1,4 +1,4 @@
-"""Writes client files where the role that reads them cannot replace them. Decides nothing about their content.
+"""SHELL: writes client files where the role that reads them cannot replace them. Decides nothing about their content.
 
 A directory that a role owns is no place for its configuration: the owner may unlink any file in it. Here each client's
 directory belongs to the caller (root) and is sticky and group-writable, so the client keeps its state beside our file

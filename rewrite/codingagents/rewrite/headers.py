@@ -1,4 +1,4 @@
-"""The headers that a helper attaches: which names config.toml may use, and their templates.
+"""CORE: the headers that a helper attaches: which names config.toml may use, and their templates.
 
 Refused are the names that frame a message, belong to one hop, or carry the MCP session itself: those are the helper's
 or the client's. Nothing is filled in here. No I/O.

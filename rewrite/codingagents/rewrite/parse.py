@@ -1,4 +1,4 @@
-"""config.toml, from text to `Config`: the one place where a user's configuration enters, checked whole and at once.
+"""CORE: config.toml, from text to `Config`: the one place where a user's configuration enters, checked at once.
 
 Every problem is a `ConfigError` of one sentence that names file, table and key; any text whatever gives a `Config` or a
 `ConfigError`. No I/O, no clock: files that the configuration names are read by a shell, dates are judged by `check`.

@@ -1,4 +1,4 @@
-"""One `[mcp_servers.NAME]` table, from TOML to `RemoteServer` or `CommandServer`. No I/O, no clock."""
+"""CORE: one `[mcp_servers.NAME]` table, from TOML to `RemoteServer` or `CommandServer`. No I/O, no clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`[mcp_servers.NAME.tls]` and its pins, from TOML to `TlsSpec`; the load-time rules of pinning are errors here.
+"""CORE: `[mcp_servers.NAME.tls]` and its pins, from TOML to `TlsSpec`; the load-time rules of pinning are errors here.
 
 Dates are only read: whether pins are past is decided by `check.check_expiry`, which is told the day. No I/O.
 """

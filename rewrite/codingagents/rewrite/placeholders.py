@@ -1,4 +1,4 @@
-"""`${NAME}` in header and environment templates: parsed here, named here, filled in here at the last moment.
+"""CORE: `${NAME}` in header and environment templates: parsed here, named here, filled in here at the last moment.
 
 `$$` is a literal `$`; a `$` before anything else stays as it is, so a bare `$NAME` is left alone. There are no
 defaults, no nesting, no other source than the secrets that are passed in. No I/O; no error holds a secret.

@@ -1,4 +1,4 @@
-"""From a `Config` to a `SessionSpec`: everything that can be wrong is wrong here, before anything starts.
+"""CORE: from a `Config` to a `SessionSpec`: everything that can be wrong is wrong here, before anything starts.
 
 Reads no file and knows no clock: trust anchors, the day and the names of the secrets at hand are arguments. Nothing
 here holds a secret's value.

@@ -1,4 +1,4 @@
-"""What one process tells another to be: session and helper specs, versioned, frozen.
+"""CORE: what one process tells another to be: session and helper specs, versioned, frozen.
 
 A `SessionSpec` holds no secret and lies in the session directory. `SessionSecrets` and `HelperSpec` hold secrets and
 travel over an inherited descriptor only. No I/O here.

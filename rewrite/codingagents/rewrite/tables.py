@@ -1,4 +1,4 @@
-"""A typed view of one TOML table: every way a key can be wrong is one `ConfigError` sentence.
+"""CORE: a typed view of one TOML table: every way a key can be wrong is one `ConfigError` sentence.
 
 A sentence starts with the file and the table (`config.toml: [mcp_servers.github.tls]`) and never repeats a string
 value: it may be a secret that was put in the wrong place. What the keys mean is decided by the callers. No I/O here.

@@ -239,9 +239,8 @@ class HelperKeeper:
             reason = await self._converse(stream, child)
         ended = await self._end(child)
         self._child = None
-        if ended.signal is not None:
-            reason = f"killed by {_signal_name(ended.signal)}"
-        return child.pid, ended.code, reason or f"exited with {ended.code}"
+        how = f"exited with {ended.code}" if ended.signal is None else f"killed by {_signal_name(ended.signal)}"
+        return child.pid, ended.code, reason or how
 
     async def _end(self, child: Child) -> Exit:
         """Wait for a helper whose channel is closed: one that lives on would serve without being heard."""

@@ -1,4 +1,4 @@
-"""System calls that Python does not wrap: one function a call, each raising `OSError` with the kernel's errno.
+"""SHELL: system calls that Python does not wrap: one function a call, each raising `OSError` with the kernel's errno.
 
 Raw by `syscall(2)` where glibc would act on every thread (setfsuid) or has no wrapper (seccomp, Landlock). No policy.
 """

@@ -1,4 +1,4 @@
-"""The layer report for people and for programs: text or JSON out of rows. Prints nothing itself."""
+"""SHELL: the layer report for people and for programs: text or JSON out of rows. Prints nothing itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this process inherited about signals, taken before anything else runs, so that children get exactly that back.
+"""SHELL: what this process inherited about signals, taken first of all, so that children get exactly that back.
 
 Nothing here forwards or decides. Light on purpose: the entry point calls it before every heavy import.
 """

@@ -1,4 +1,4 @@
-"""The hash chain of one event log: what the next line is, and that it was written.
+"""CORE: the hash chain of one event log: what the next line is, and that it was written.
 
 `prepare` and `commit` are apart so that a line which could not be written changes nothing. No I/O, no clock, no
 keys: `checkpoint` signs what `root` returns, `verify` checks a finished log.

@@ -1,4 +1,4 @@
-"""Signed checkpoints of an event log, and the keys that make and check them.
+"""CORE: signed checkpoints of an event log, and the keys that make and check them.
 
 A checkpoint is a C2SP tlog-checkpoint in a C2SP signed note: the origin "coding-agents/<session>", the number of lines
 before it, their RFC 6962 root (each line without its newline), and one extension line, "time …", so that the log's

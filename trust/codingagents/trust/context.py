@@ -1,4 +1,4 @@
-"""TLS client contexts that refuse a wrong server before a byte of any request, credential or body is sent.
+"""SHELL: TLS client contexts that refuse a wrong server before a byte of any request, credential or body is sent.
 
 OpenSSL verifies the chain and the name as ever; then, inside the handshake call and before the event loop hears of a
 connection, the verified path is shown to the `Pinning` of the upstream. asyncio and uvloop build their TLS objects

@@ -1,4 +1,4 @@
-"""The SubjectPublicKeyInfo of an X.509 certificate, as the certificate's own bytes.
+"""CORE: the SubjectPublicKeyInfo of an X.509 certificate, as the certificate's own bytes.
 
 A strict walk over just enough DER (X.690; RFC 5280 section 4.1). `cryptography` re-encodes keys (an EC key with
 explicit curve parameters comes out shorter), which changes the hash that a pin is; hence the raw bytes. Nothing is

@@ -1,4 +1,4 @@
-"""One event, one line: CloudEvents 1.0 JSON in RFC 8785 bytes, and back.
+"""CORE: one event, one line: CloudEvents 1.0 JSON in RFC 8785 bytes, and back.
 
 The attributes are `specversion`, `id` ("<session>-<seq>"), `source`, `type` ("dev.codingagents." + the event's tag),
 `time`, `datacontenttype`, the extensions `seq` (int) and `prev` (64 hex digits), and `data`, the event's fields.

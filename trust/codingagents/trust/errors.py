@@ -1,4 +1,4 @@
-"""The one error family. A bug is `RuntimeError` or `AssertionError`; bad data or a refusal is one of these.
+"""CORE: the one error family. A bug is `RuntimeError` or `AssertionError`; bad data or a refusal is one of these.
 
 Every message is one sentence that names what was wrong and what to do, and never holds a secret:
 it is printed to the user as it is. Nothing here does I/O.

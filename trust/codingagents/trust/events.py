@@ -1,4 +1,4 @@
-"""The closed union of events. What is not listed here cannot be logged.
+"""CORE: the closed union of events. What is not listed here cannot be logged.
 
 Each class is the `data` of one CloudEvents type, `dev.codingagents.<tag>`. Field names follow OpenTelemetry where
 it has one, with `.` written `_` (`process_pid` for `process.pid`). Values are str, int, bool, None and

@@ -1,4 +1,4 @@
-"""Facts that a helper sends up its own descriptor. The supervisor stamps server, UID and time from the channel.
+"""CORE: facts that a helper sends up its own descriptor. The supervisor stamps server, UID and time from the channel.
 
 A helper cannot write the event chain and cannot speak for another server: nothing here names one.
 """

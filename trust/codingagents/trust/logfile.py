@@ -1,6 +1,6 @@
-"""Reads an event log's lines from its file, whole or as they come; never more than one line's limit in memory.
+"""SHELL: reads an event log's lines from its file, whole or as they come; never more than one line's limit in memory.
 
-SHELL: it reads and waits, and decides nothing about what the lines say (`verify`, `terminal`). It does not write: the
+It reads and waits, and decides nothing about what the lines say (`verify`, `terminal`). It does not write: the
 log has one writer, the supervisor.
 """
 

@@ -1,4 +1,4 @@
-"""The RFC 6962 Merkle tree root of a growing list, in memory that grows with its logarithm.
+"""CORE: the RFC 6962 Merkle tree root of a growing list, in memory that grows with its logarithm.
 
 Only roots: no inclusion or consistency proofs, for a reader of the whole log needs neither. No I/O.
 """

@@ -1,4 +1,4 @@
-"""Public-key pins: what they are, and whether a verified certificate path carries one.
+"""CORE: public-key pins: what they are, and whether a verified certificate path carries one.
 
 `Pinning` is the one predicate: the TLS context, the check after the handshake and the decision to attach a credential
 all ask it, so that they cannot drift apart. Certificates enter as DER and are not verified here: `context` passes

@@ -1,4 +1,4 @@
-"""The published JSON Schema of the event log, made from the classes that write it. No I/O.
+"""CORE: the published JSON Schema of the event log, made from the classes that write it. No I/O.
 
 `make schema` writes it to docs/events.schema.json; a test fails where the file and the classes differ.
 """

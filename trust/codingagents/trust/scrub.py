@@ -1,4 +1,4 @@
-"""Takes a session's secret values out of untrusted bytes before they are recorded, and caps what is left.
+"""CORE: takes a session's secret values out of untrusted bytes before they are recorded, and caps what is left.
 
 It guards against accidents (a token on a command line ends up in the log), not against someone who encodes a secret
 in a way of their own. Time is linear in the input for each secret; megabytes take tens of milliseconds, so a loop

@@ -1,6 +1,6 @@
-"""Tries the pin check on this machine's OpenSSL and interpreter before a helper may serve.
+"""SHELL: tries the pin check on this machine's OpenSSL and interpreter before a helper may serve.
 
-The private ways that `context` relies on could change under it; this would be seen here. SHELL: it makes one memory
+The private ways that `context` relies on could change under it; this would be seen here. It makes one memory
 file, because a certificate chain can only be loaded by path, and no network connection.
 """
 

@@ -1,4 +1,4 @@
-r"""Events for a person at a terminal: one line each, with nothing in it that could steer the terminal.
+r"""CORE: events for a person at a terminal: one line each, with nothing in it that could steer the terminal.
 
 What an untrusted process chose (paths, arguments, a server's words) is shown with control, format and
 direction-changing characters written as `\xNN` or `\uNNNN`. It is for reading, not for reading back: that is what

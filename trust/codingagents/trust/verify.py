@@ -1,4 +1,4 @@
-"""Proves that an event log is what its writer signed, or names the first line that does not hold.
+"""CORE: proves that an event log is what its writer signed, or names the first line that does not hold.
 
 One pass in constant memory over lines that may come from anyone. What a log cannot show by itself, that lines were
 cut off its end while the session still ran, shows against a checkpoint that was kept outside. No I/O, no clock:

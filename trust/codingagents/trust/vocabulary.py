@@ -1,4 +1,4 @@
-"""The nouns: names, roles and secrets. Values only; no I/O, no clock, no randomness."""
+"""CORE: the nouns: names, roles and secrets. Values only; no I/O, no clock, no randomness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only codec between our own processes: one JSON object a line, bounded, strictly typed.
+"""CORE: the only codec between our own processes: one JSON object a line, bounded, strictly typed.
 
 Messages are frozen `msgspec.Struct`s; an unknown key, a missing key or a wrong type is a `WireError`,
 so two processes of different versions find out at once. Nothing here does I/O.

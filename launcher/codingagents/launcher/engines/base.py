@@ -1,4 +1,4 @@
-"""What every engine does: give a session directory's supervisor a place to be PID 1, and stay with it to the end.
+"""CORE: what every engine does: give a session directory's supervisor a place to be PID 1, and stay with it to the end.
 
 Interface only. `podman` and `docker` come behind it later.
 """

@@ -1,4 +1,4 @@
-"""The launcher's end of the control channel: secrets out, control messages in.
+"""SHELL: the launcher's end of the control channel: secrets out, control messages in.
 
 Wraps a connected stream socket; never blocks. The other end is the supervisor: what it sends is bounded and typed, and
 a line that is neither ends the channel, which a supervisor answers by ending its session.

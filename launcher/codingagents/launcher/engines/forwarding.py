@@ -1,4 +1,4 @@
-"""Signals that reach the launcher and are meant for its session's PID 1.
+"""SHELL: signals that reach the launcher and are meant for its session's PID 1.
 
 They are blocked and read from a signalfd(2), which tells who sent each: a terminal's Ctrl-C went to the child as well
 and must not arrive twice. The kernel drops a signal for a namespace's init that has neither a handler for it nor has it

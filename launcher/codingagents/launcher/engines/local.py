@@ -1,6 +1,6 @@
-"""The `local` engine: no container, a new PID namespace on this machine with the supervisor as its PID 1.
+"""SHELL: the `local` engine: no container, a new PID namespace on this machine with the supervisor as its PID 1.
 
-SHELL. `unshare(CLONE_NEWPID)` moves this process's *next child* into the namespace (unshare(2)), so exactly one child
+`unshare(CLONE_NEWPID)` moves this process's *next child* into the namespace (unshare(2)), so exactly one child
 is made, and no thread may be started afterwards (clone(2): CLONE_THREAD is EINVAL there). The mount namespace and its
 /proc are the supervisor's work. Process groups and the terminal are left alone.
 """

@@ -1,4 +1,4 @@
-"""What every client module offers, and the table of them. Values only; files are written by `rewrite.files`."""
+"""CORE: what every client module offers (`known` lists them). Values only; files are written by `rewrite.files`."""
 
 from __future__ import annotations
 

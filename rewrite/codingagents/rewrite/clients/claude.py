@@ -1,4 +1,4 @@
-"""Claude Code: `--mcp-config FILE --strict-mcp-config`, JSON with `mcpServers`.
+"""CORE: Claude Code: `--mcp-config FILE --strict-mcp-config`, JSON with `mcpServers`.
 
 An entry without `type` is skipped by Claude, and `disabled` is ignored, so a server that is off is left out.
 Claude expands `${V}` in this file: nothing but our own URL and bearer, which hold no `$`, is written into it.

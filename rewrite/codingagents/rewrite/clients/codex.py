@@ -1,4 +1,4 @@
-"""Codex: `CODEX_HOME/config.toml`, the user's own Codex settings kept, each server's transport replaced by its helper.
+"""CORE: Codex: `CODEX_HOME/config.toml`, the user's own settings kept, each server's transport replaced by its helper.
 
 Codex expands nothing in this file and refuses `bearer_token`, so the local bearer is an `http_headers` value. A server
 without an endpoint is left out: Codex stops at a table that has neither `url` nor `command`.

@@ -1,4 +1,4 @@
-"""The clients that sessions are rewritten for, by name."""
+"""CORE: the clients that sessions are rewritten for, by name."""
 
 from __future__ import annotations
 

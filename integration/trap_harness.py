@@ -120,6 +120,7 @@ class Request(msgspec.Struct, kw_only=True):
     groups: list[int] = []
     environment: dict[str, str] = {}
     working_directory: str = "/"
+    umask: int = 0o022
     secrets: dict[str, str] = {}
     sys_ptrace: bool = True
     linger: float = 0.0  # seconds that what outlives the program has
@@ -278,7 +279,7 @@ async def confined(
         uid=UID,
         gid=UID,
         groups=request.groups,
-        umask=0o022,
+        umask=request.umask,
         execute_trees=sorted({*trees, *map(os.path.realpath, trees)}),
         probe_file=probe_file,
         probe_nonce="0123456789abcdef",

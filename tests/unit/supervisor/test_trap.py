@@ -60,7 +60,7 @@ def tracee() -> Iterator[Tracee]:
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
     with theirs:
-        process = subprocess.Popen([sys.executable, "-I", "-c", TRACEE], stdin=theirs)
+        process = subprocess.Popen([sys.executable, "-I", "-c", TRACEE], stdin=theirs.fileno())
     with ours, process:
         yield Tracee(ours)
         ours.close()

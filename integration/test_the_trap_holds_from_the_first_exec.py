@@ -1,4 +1,4 @@
-"""The role's own program is its first exec: decided, recorded and, where it does not run, said with the shell's code."""
+"""The role's own program is its first exec: decided, recorded and, where it does not run, said with a shell's code."""
 
 from __future__ import annotations
 

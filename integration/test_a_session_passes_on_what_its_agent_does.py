@@ -6,6 +6,7 @@ import functools
 import os
 import shutil
 import signal
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,6 +150,31 @@ def test_what_ignores_sigterm_is_killed_after_its_grace(where: Place) -> None:
         for session in (pid1, subreaper, with_daemon):
             session.assert_nothing_is_left()
             assert session.verify().closed
+
+
+@every_mode
+def test_what_forks_faster_than_a_walk_through_the_processes_is_gone_as_well(mode: str, where: Place) -> None:
+    """Each of these processes lives for less than a millisecond, and has a successor."""
+    beats = where.open / f"beats-{mode}"
+    beats.touch()
+    beats.chmod(0o666)
+    relay_race = """
+        import os, signal, sys, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            if os.fork():
+                os._exit(0)
+            os.utime(sys.argv[1])
+    """
+    with rig.start(mode, where, "") as session:
+        assert session.answer() == "up"
+        session.ask("daemonise", "/usr/bin/python3", "-I", "-c", textwrap.dedent(relay_race), str(beats))
+        before = beats.stat().st_mtime_ns
+        rig.wait_until(lambda: beats.stat().st_mtime_ns > before + 10**8, "a race that goes on")
+        session.tell("leave", 5)
+        assert session.wait() == 5
+        rig.wait_until(lambda: beats.stat().st_mtime_ns < time.time_ns() - 3 * 10**8, "the end of the race", patience=2)
 
 
 @every_mode

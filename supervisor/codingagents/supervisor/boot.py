@@ -12,7 +12,7 @@ import os
 import secrets as randomness
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,6 +41,7 @@ from codingagents.trust.vocabulary import Role, Secret, SessionId
 
 VERSION: Final = "0.1.0"
 AGENT_GRACE: Final = 5.0  # seconds between TERM and KILL for what is left of the agent's tree
+KILL_SECONDS: Final = 5.0
 HELPER_GRACE: Final = 5.0
 CHECKPOINT_SECONDS: Final = 2.0
 # A stop ends the session; the others are the agent's business and are only passed on.
@@ -353,15 +354,33 @@ class Session:
         untrusted = {self._spec.uids.agent, self._spec.uids.task}
         self._children.signal_users(untrusted, signal.SIGTERM)
         self._children.signal_users(untrusted, signal.SIGCONT)  # what is stopped cannot end
-        with trio.move_on_after(AGENT_GRACE):
+        with trio.move_on_after(AGENT_GRACE) as grace:
             await self._reaper.wait(child)
             while self._children.signal_users(untrusted, 0):  # noqa: ASYNC110 -- nothing announces the last of them
                 await trio.sleep(0.02)
-            return
+        if grace.cancelled_caught or not processes.is_pid1():  # what a walk misses ends with its PID namespace
+            with trio.move_on_after(KILL_SECONDS):  # what is stuck in the kernel must not hold up the end
+                await self._kill(child, untrusted)
+
+    async def _kill(self, child: processes.Child, uids: Collection[int]) -> None:
+        """Kill the stub and all that runs as one of `uids`, also what forks faster than a walk through /proc."""
         self._children.signal(child, signal.SIGKILL)
-        while self._children.signal_users(untrusted, signal.SIGKILL):  # noqa: ASYNC110 -- likewise
-            await trio.sleep(0.02)
+        argv = [sys.executable, "-I", "-m", "codingagents.supervisor.sweep", *map(str, uids)]
+        swept = False
+        while not swept:  # for an instant the sweeper is one of its prey, which may have killed it
+            try:
+                sweeper = self._children.spawn(argv, env={}, fds={2: 2})
+            except OSError:  # they left no room for one more process
+                self._children.signal_users(uids, signal.SIGKILL)
+                await trio.sleep(0.02)
+                continue
+            try:
+                swept = (await self._reaper.wait(sweeper)).code == errors.EXIT_OK
+            finally:
+                self._children.signal(sweeper, signal.SIGKILL)
         await self._reaper.wait(child)
+        while self._children.signal_users(uids, 0):  # noqa: ASYNC110 -- likewise
+            await trio.sleep(0.02)
 
     async def _end_child(self, child: processes.Child, grace: float) -> None:
         with trio.move_on_after(grace):

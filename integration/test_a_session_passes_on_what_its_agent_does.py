@@ -15,8 +15,9 @@ import pytest
 
 import session_rig as rig
 from codingagents.trust.events import AgentStarted, ExecDenied, SessionEnded
-from session_rig import Place, Session, every_mode
+from session_rig import Place, Session, Upstream, every_mode
 
+STOPPED = 128 + signal.SIGTERM
 GRACE = 5.0  # of the supervisor, between TERM and KILL
 PASSED_ON = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 
@@ -96,9 +97,9 @@ def test_signals_are_the_agents_each_once_and_only_term_ends_the_session(mode: s
         time.sleep(0.2)  # for one that should not come
         assert session.ask("heard") == [*PASSED_ON, "SIGTERM"]
         session.tell("leave", 9)  # within its grace; the session was stopped all the same
-        assert session.wait() == 128 + signal.SIGTERM
+        assert session.wait() == STOPPED
     (ended,) = session.events(SessionEnded)
-    assert (ended.exit_code, ended.reason) == (128 + signal.SIGTERM, "SIGTERM")
+    assert (ended.exit_code, ended.reason) == (STOPPED, "SIGTERM")
 
 
 @every_mode
@@ -124,30 +125,33 @@ def test_orphans_of_the_agent_are_reaped_while_it_runs_and_gone_when_it_ends(mod
         session.assert_nothing_is_left()
 
 
-def test_what_ignores_sigterm_is_killed_after_its_grace(where: Place) -> None:
-    """An agent that does, and a daemon of an agent that ends by itself; in both modes at the same time."""
+def test_what_does_not_end_is_killed_after_its_grace(where: Place) -> None:
+    """An agent that ignores TERM, in both modes; a daemon of one that does not; a helper that hangs: all at once."""
     stubborn = ("/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.2; done")
     with (
+        Upstream() as upstream,
         rig.start("pid1", where, "") as pid1,
         rig.start("subreaper", where, "") as subreaper,
         rig.start("subreaper", where, "") as with_daemon,
+        rig.start("subreaper", where, upstream.server("one")) as with_hung_helper,
     ):
-        for session in (pid1, subreaper, with_daemon):
+        sessions = (pid1, subreaper, with_daemon, with_hung_helper)
+        for session in sessions:
             assert session.answer() == "up"
         for session in (pid1, subreaper):
             session.ask("ignore", "SIGTERM")
+        for session in (pid1, subreaper, with_daemon):
             session.ask("daemonise", *stubborn)
-        with_daemon.ask("daemonise", *stubborn)
+        os.kill(with_hung_helper.named("helper one"), signal.SIGSTOP)
         time.sleep(0.3)  # the shells' traps stand
         begun = time.monotonic()
         pid1.signal(signal.SIGTERM)
         subreaper.signal(signal.SIGTERM)
         with_daemon.tell("leave", 6)
-        codes = [session.wait() for session in (pid1, subreaper, with_daemon)]
-        took = time.monotonic() - begun
-        assert codes == [128 + signal.SIGTERM, 128 + signal.SIGTERM, 6]
-        assert GRACE - 0.5 < took < GRACE + 3
-        for session in (pid1, subreaper, with_daemon):
+        with_hung_helper.tell("leave", 7)
+        assert [session.wait() for session in sessions] == [STOPPED, STOPPED, 6, 7]
+        assert GRACE - 0.5 < time.monotonic() - begun < GRACE + 3
+        for session in sessions:
             session.assert_nothing_is_left()
             assert session.verify().closed
 

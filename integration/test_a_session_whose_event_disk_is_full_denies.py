@@ -18,6 +18,8 @@ from codingagents.trust.events import EventsGap, HelperStarting
 from session_rig import Place, Upstream, every_mode
 
 SIZE = "64k"
+LOG = "coding-agents: the event log"
+CANNOT_BE_WRITTEN = f"{LOG} cannot be written (No space left on device); execs and grants are denied until it can"
 PAGE = 4096  # bytes that the file system gives at a time
 
 
@@ -93,9 +95,26 @@ def test_execs_and_helper_restarts_are_denied_while_the_log_cannot_be_written(
         assert gap.lost_kinds["helper.stopped"] == 1
         assert gap.lost_kinds["helper.starting"] >= 1
         assert [event.attempt for event in session.events(HelperStarting)] == [1, 2]
-        prefix = "coding-agents: the event log"
         assert session.sentences() == [
-            f"{prefix} cannot be written (No space left on device); execs and grants are denied until it can",
-            f"{prefix} can be written again; {gap.lost} events were lost and are counted in it",
+            CANNOT_BE_WRITTEN,
+            f"{LOG} can be written again; {gap.lost} events were lost and are counted in it",
         ]
         session.assert_nothing_is_left()
+
+
+@every_mode
+def test_a_stop_while_the_log_cannot_be_written_is_a_stop(mode: str, disk: Disk, where: Place) -> None:
+    """Nothing is left; what the log lacks is said, and what it has still verifies."""
+    with rig.start(mode, where, "", directory=disk.directory) as session:
+        assert session.answer() == "up"
+        disk.fill()
+        rig.wait_until(lambda: session.ask("run", "/bin/true")["errno"] == "ENOSPC", "the first denial", pause=0)
+        session.signal(signal.SIGTERM)
+        assert session.wait() == 128 + signal.SIGTERM
+        disk.free()
+        session.assert_nothing_is_left()
+        assert session.sentences() == [
+            CANNOT_BE_WRITTEN,
+            f"{LOG} lacks its end: No space left on device",
+        ]
+        assert session.verify(open_ok=True).events == len(session.records())

@@ -100,7 +100,7 @@ OPTIONS = {
     ),
     "no file": (
         ["--config", "DIRECTORY/no.toml"],
-        "there is no configuration file DIRECTORY/no.toml; write one, or name one with --config",
+        "there is no configuration file DIRECTORY/no.toml; write one, or name another",
     ),
     "a directory for a file": (["--config", "DIRECTORY"], "DIRECTORY must be a regular file"),
     "no workspace": (

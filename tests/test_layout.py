@@ -123,6 +123,12 @@ def test_the_folder_lists_in_pyproject_agree() -> None:
     assert settings["tool"]["importlinter"]["root_packages"] == [f"{IMPORT_ROOT}.{folder}" for folder in FOLDERS]
 
 
+def test_the_supervisor_knows_its_version() -> None:
+    """It ships into containers as bare folders, where no metadata of the distribution tells it."""
+    source = (ROOT / "supervisor" / IMPORT_ROOT / "supervisor" / "boot.py").read_text()
+    assert re.findall(r'(?m)^VERSION: Final = "(.*)"$', source) == [pyproject()["project"]["version"]]
+
+
 def test_mypy_is_told_files_and_not_packages() -> None:
     """With `packages` mypy checks one portion of the namespace and reports success."""
     mypy = pyproject()["tool"]["mypy"]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codingagents.trust.errors import ConfigError, TrustError
-from codingagents.trust.pins import Pin, PinMismatchError, PinPosition, parse_pin, pinning
+from codingagents.trust.pins import Pin, PinMismatchError, parse_pin, pinning
+from codingagents.trust.vocabulary import PinPosition
 from pki import make_root
 
 ROOT = make_root()

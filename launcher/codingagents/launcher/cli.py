@@ -12,14 +12,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypedDict
+from typing import TypedDict
 
 from codingagents.launcher import completion, config_cmd, container_side
 from codingagents.launcher.run import DEFAULT_AGENT, RunOptions, run
 from codingagents.launcher.secrets import parse_option
 from codingagents.launcher.terminal import PROGRAM, say
 from codingagents.rewrite.clients.known import CLIENTS
-from codingagents.trust.errors import EXIT_ENGINE, EXIT_OK, EXIT_REFUSED, AgentError, UsageError
+from codingagents.trust.commandline import Parser
+from codingagents.trust.errors import EXIT_ENGINE, EXIT_OK, EXIT_REFUSED, AgentError, ConfigError, UsageError
+from codingagents.trust.vocabulary import parse_agent_name
 
 _EXIT_INTERRUPTED = 130
 
@@ -71,13 +73,6 @@ class _Text(TypedDict):
     allow_abbrev: bool
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with our one-line errors and nothing abbreviated."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see: {self.prog} --help")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -125,7 +120,7 @@ def _run_options(options: argparse.Namespace, command: list[str]) -> RunOptions:
         base=base,
         config=options.config or base / "config.toml",
         engine=options.engine,
-        agent=options.agent,
+        agent=None if options.agent is None else _agent(options.agent),
         workspace=options.workspace,
         secrets=tuple(map(parse_option, options.secret)),
         session_dir=options.session_dir,
@@ -134,9 +129,16 @@ def _run_options(options: argparse.Namespace, command: list[str]) -> RunOptions:
     )
 
 
+def _agent(name: str) -> str:
+    try:
+        return parse_agent_name(name)
+    except ConfigError as error:
+        raise UsageError(f"--agent: {error}") from None
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the whole command tree. Container-side commands are only listed: their own parser knows their options."""
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=importlib.metadata.version("coding-agents-supervisor"))

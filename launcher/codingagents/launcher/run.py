@@ -57,7 +57,7 @@ def read_config(path: Path) -> tuple[Config, str]:
         content = read_plain(path, limit=MAX_BYTES)
         text = content.decode()
     except FileNotFoundError:
-        raise ConfigError(f"there is no configuration file {path}; write one, or name one with --config") from None
+        raise ConfigError(f"there is no configuration file {path}; write one, or name another") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
     return parse_config(text, str(path)), hashlib.sha256(content).hexdigest()

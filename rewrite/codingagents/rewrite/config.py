@@ -12,8 +12,7 @@ from typing import Literal
 
 from codingagents.rewrite.placeholders import names
 from codingagents.rewrite.specs import ExecSpec, RemoteSpec
-from codingagents.trust.events import LayerWish
-from codingagents.trust.vocabulary import SecretName, ServerName
+from codingagents.trust.vocabulary import LayerWish, SecretName, ServerName
 
 Listen = Literal["http", "https", "unix", "stdio"]
 Store = Literal["host", "certifi", "custom", "pinned-only"]

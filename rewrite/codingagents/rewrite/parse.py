@@ -6,7 +6,6 @@ Every problem is a `ConfigError` of one sentence that names file, table and key;
 
 from __future__ import annotations
 
-import re
 import tomllib
 from typing import get_args
 
@@ -16,7 +15,7 @@ from codingagents.rewrite.parse_servers import parse_layers, parse_server
 from codingagents.rewrite.specs import ExecRule, ExecSpec
 from codingagents.rewrite.tables import Table, quoted
 from codingagents.trust.errors import ConfigError
-from codingagents.trust.vocabulary import Role, parse_server_name
+from codingagents.trust.vocabulary import Role, parse_agent_name, parse_server_name
 
 MAX_BYTES = 1024 * 1024
 # tomllib needs time that grows with the square of the parts of a dotted key: 8000 parts take a second.
@@ -24,7 +23,6 @@ _MAX_DOTS = 200
 # Deep enough for any real configuration, shallow enough for every recursive writer that the values meet later.
 _MAX_DEPTH = 32
 
-_AGENT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 _ROLES = tuple(role for role in Role if role is not Role.SUPERVISOR)
 
 
@@ -93,8 +91,10 @@ def _deeper_than(value: object, limit: int) -> bool:
 def _session(table: Table) -> SessionConfig:
     table.only(("agent", "workspace", "workspace_acl", "network", "layers"))
     agent = table.text("agent")
-    if agent is not None and not _AGENT.fullmatch(agent):
-        raise table.error("agent must be 1 to 32 of a-z 0-9 -")
+    try:
+        agent = None if agent is None else parse_agent_name(agent)
+    except ConfigError as error:
+        raise table.error(str(error)) from None
     networks: tuple[Network, ...] = get_args(Network)
     return SessionConfig(
         agent=agent,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from codingagents.rewrite import codex_keys
 from codingagents.rewrite.addresses import Url, is_loopback, parse_host_port, parse_url
 from codingagents.rewrite.config import LAYER_NAMES, AnchorSource, CommandServer, RemoteServer, Sandbox
@@ -11,8 +13,7 @@ from codingagents.rewrite.placeholders import names
 from codingagents.rewrite.specs import LimitsSpec, RemoteSpec, TlsSpec
 from codingagents.rewrite.tables import Table, quoted
 from codingagents.trust.errors import ConfigError
-from codingagents.trust.events import LayerWish
-from codingagents.trust.vocabulary import ServerName, parse_secret_name
+from codingagents.trust.vocabulary import LayerWish, ServerName, parse_secret_name
 
 _REMOTE_KEYS = frozenset(
     {
@@ -40,6 +41,8 @@ _MIB = 1024 * 1024
 
 def parse_server(table: Table, name: ServerName, warnings: list[str]) -> RemoteServer | CommandServer:
     """Return the server that `table` describes; append to `warnings` what is allowed and doubtful."""
+    if not {"url", "command"} & table.values.keys():
+        table.only(_FOR_REMOTE | _FOR_COMMAND)  # a misspelled url or command is named as such
     if ("url" in table.values) == ("command" in table.values):
         raise table.error("must have either url (a remote server) or command (a local one)")
     remote = "url" in table.values
@@ -54,7 +57,7 @@ def parse_server(table: Table, name: ServerName, warnings: list[str]) -> RemoteS
 def parse_layers(table: Table) -> dict[str, LayerWish]:
     """Return a `layers = { NAME = "require" | "prefer" | "off" }` table."""
     table.only(LAYER_NAMES)
-    wishes: tuple[LayerWish, ...] = ("require", "prefer", "off")
+    wishes: tuple[LayerWish, ...] = get_args(LayerWish)
     return {name: table.choice(name, wishes, "prefer") for name in LAYER_NAMES if name in table.values}
 
 

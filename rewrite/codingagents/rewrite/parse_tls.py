@@ -10,17 +10,19 @@ from typing import get_args
 
 from codingagents.rewrite.addresses import is_ip, parse_host
 from codingagents.rewrite.config import AnchorSource, Store
-from codingagents.rewrite.specs import PinMode, PinSpec, TlsSpec
+from codingagents.rewrite.specs import PinSpec, TlsSpec
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.pins import parse_pin
-from codingagents.trust.vocabulary import SecretName, parse_secret_name
+from codingagents.trust.vocabulary import MinVersion, PinMode, PinPosition, SecretName, parse_secret_name
 
 # Debian's and Ubuntu's bundle. A fixed path: SSL_CERT_FILE and its like never decide whom a helper trusts.
 HOST_STORE = "/etc/ssl/certs/ca-certificates.crt"
 
 _STORES: tuple[Store, ...] = get_args(Store)
 _PIN_MODES: tuple[PinMode, ...] = get_args(PinMode)
+_POSITIONS: tuple[PinPosition, ...] = get_args(PinPosition)
+_MIN_VERSIONS: tuple[MinVersion, ...] = get_args(MinVersion)
 
 
 def parse_tls(table: Table, *, host: str, warnings: list[str]) -> tuple[TlsSpec, AnchorSource]:
@@ -61,7 +63,7 @@ def parse_tls(table: Table, *, host: str, warnings: list[str]) -> tuple[TlsSpec,
         server_name=server_name,
         anchors_pem="",
         store=anchors.store,
-        min_version=table.choice("min_version", ("1.2", "1.3"), "1.2"),
+        min_version=table.choice("min_version", _MIN_VERSIONS, "1.2"),
         pin_mode=mode,
         pins=parsed,
         pins_expire=None if expires is None else expires.isoformat(),
@@ -112,7 +114,7 @@ def _pins(table: Table) -> list[PinSpec]:
         pins.append(
             PinSpec(
                 spki=spki,
-                at=entry.choice("at", ("any", "leaf", "intermediate", "root"), "any"),
+                at=entry.choice("at", _POSITIONS, "any"),
                 backup=entry.flag("backup", default=False),
                 note=entry.text("note") or "",
             )

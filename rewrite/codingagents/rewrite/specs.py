@@ -10,14 +10,10 @@ from typing import Literal
 
 import msgspec
 
-from codingagents.trust.vocabulary import Secret
+from codingagents.trust.vocabulary import LayerWish, MinVersion, PinMode, PinPosition, Secret
 from codingagents.trust.wire import Message
 
-SPEC_VERSION = 1
-
 ClientAuth = Literal["uid", "bearer"]
-PinPosition = Literal["any", "leaf", "intermediate", "root"]
-PinMode = Literal["enforce", "report", "off"]
 
 
 class PinSpec(Message, frozen=True, kw_only=True):
@@ -35,7 +31,7 @@ class TlsSpec(Message, frozen=True, kw_only=True):
     server_name: str
     anchors_pem: str
     store: Literal["host", "certifi", "custom", "pinned-only"]
-    min_version: Literal["1.2", "1.3"] = "1.2"
+    min_version: MinVersion = "1.2"
     pin_mode: PinMode = "enforce"
     pins: list[PinSpec] = msgspec.field(default_factory=list)
     pins_expire: str | None = None  # ISO date; past it the helper refuses
@@ -126,7 +122,7 @@ class SessionSpec(Message, frozen=True, kw_only=True):
     uids: UidPlan
     remotes: list[RemoteSpec]
     exec: ExecSpec = ExecSpec()
-    layers: dict[str, Literal["require", "prefer", "off"]] = msgspec.field(default_factory=dict)
+    layers: dict[str, LayerWish] = msgspec.field(default_factory=dict)
     codex_toml: str = ""  # what config.toml holds for Codex itself; `clients.codex` adds the endpoints
     command: list[str]
     working_directory: str

@@ -24,9 +24,9 @@ from codingagents.supervisor.tracee_paths import FileTree, proc_mounts
 from codingagents.supervisor.trap import ExecTrap, Recorder, TrapContext
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError
-from codingagents.trust.events import Layer, LayerWish
+from codingagents.trust.events import Layer
 from codingagents.trust.scrub import Scrubber
-from codingagents.trust.vocabulary import Role
+from codingagents.trust.vocabulary import LayerWish, Role
 
 _STUB_SECONDS: Final = 20.0
 

@@ -6,7 +6,6 @@ report. What it makes (a mount namespace, a probe file, a child) is gone when it
 
 from __future__ import annotations
 
-import argparse
 import os
 import secrets as randomness
 import sys
@@ -23,6 +22,7 @@ from codingagents.supervisor.layers import Facts
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.rundirs import apparmor_label
 from codingagents.trust import errors
+from codingagents.trust.commandline import Parser
 from codingagents.trust.errors import AgentError
 from codingagents.trust.events import AnyEvent, Layer
 from codingagents.trust.scrub import Scrubber
@@ -42,11 +42,15 @@ class _NoLog:
 
 
 def main(argv: list[str]) -> int:
-    """Print the layer report; 0, or with `--verify` 1 where a layer that every session counts on is not enforced."""
-    parser = argparse.ArgumentParser(
+    """Print the layer report; 0, or with `--verify` 1 where a layer that every session counts on is not enforced.
+
+    Raises `UsageError`.
+    """
+    parser = Parser(
         prog="coding-agents doctor",
         description="Report which confinement layers hold on this machine, each as it was tried just now.",
         epilog="exit codes: 0 ok; 1 with --verify, a layer that every session counts on is not enforced; 2 usage",
+        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--verify", action="store_true", help="fail where an expected layer is not enforced")

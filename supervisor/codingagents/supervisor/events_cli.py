@@ -12,10 +12,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn, get_args
+from typing import Final, get_args
 
 from codingagents.trust import errors
 from codingagents.trust.checkpoint import VerifyingKey, parse_key_line
+from codingagents.trust.commandline import Parser
 from codingagents.trust.encoding import Record, decode_line, event_kind
 from codingagents.trust.errors import ChainError, NotFoundError, UsageError, WireError
 from codingagents.trust.events import TYPE_PREFIX, AnyEvent, Checkpoint, SessionEnded
@@ -37,13 +38,6 @@ the end are missed too.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with our one-line errors and nothing abbreviated."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see: {self.prog} --help")
-
-
 def main(argv: list[str]) -> int:
     """Run one command; 0, or 1 for a log that does not hold or, in `tail`, has lines that are no events."""
     options = _parser().parse_args(argv)
@@ -53,8 +47,8 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="coding-agents events", description="Prove or read an event log.", allow_abbrev=False)
-    actions = parser.add_subparsers(dest="action", required=True, metavar="verify|tail", parser_class=_Parser)
+    parser = Parser(prog="coding-agents events", description="Prove or read an event log.", allow_abbrev=False)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="verify|tail", parser_class=Parser)
     verify = actions.add_parser(
         "verify",
         help="prove that nothing was altered",

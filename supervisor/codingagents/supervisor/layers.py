@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from codingagents.supervisor.confine_spec import Observation
-from codingagents.trust.events import Layer, LayerState, LayerWish
+from codingagents.trust.events import Layer, LayerState
+from codingagents.trust.vocabulary import LayerWish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

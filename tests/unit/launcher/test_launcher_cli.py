@@ -13,7 +13,7 @@ from codingagents.launcher.run import agent_environment
 
 COMMAND = [sys.executable, "-I", "-m", "codingagents.launcher"]
 PINS = "pins = { mode = 'off', credential_without_pin = true }"
-NO_CONFIG = "there is no configuration file {}; write one, or name one with --config"
+NO_CONFIG = "there is no configuration file {}; write one, or name another"
 NO_SECRET = (
     "config.toml: [mcp_servers.github] needs the secret GITHUB_TOKEN; "
     "give it with --secret GITHUB_TOKEN=env:VARIABLE or in mcp-secrets.env"
@@ -70,6 +70,7 @@ def run(home: Path, *arguments: str, **options: Any) -> subprocess.CompletedProc
             2,
             "--secret A: write NAME=env:VARIABLE or NAME=file:PATH; the value is never an argument",
         ),
+        (["run", "--agent", "Claude Code"], 2, "--agent: agent must be 1 to 32 of a-z 0-9 -"),
         (["run", "--engine", "podman"], 2, "--engine podman is not available yet; use --engine local"),
         (["run", "--engine", "docker"], 2, "--engine docker is not available yet; use --engine local"),
         (

@@ -39,6 +39,14 @@ MISTAKES = {
         "[mcp_servers.x]\nargs = []",
         "[mcp_servers.x] must have either url (a remote server) or command (a local one)",
     ),
+    "url misspelled": (
+        '[mcp_servers.x]\nulr = "https://a.example"',
+        '[mcp_servers.x] has no key "ulr"; did you mean "url"?',
+    ),
+    "command misspelled": (
+        '[mcp_servers.x]\ncomand = "npx"',
+        '[mcp_servers.x] has no key "comand"; did you mean "command"?',
+    ),
     "both url and command": (
         GITHUB + 'command = "x"',
         "[mcp_servers.github] must have either url (a remote server) or command (a local one)",

@@ -11,9 +11,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from codingagents.trust import context as context_module
-from codingagents.trust.context import MinVersion, PinnedContext, PinnedTls, parse_pem, pin_match, pinned_context
+from codingagents.trust.context import PinnedContext, PinnedTls, parse_pem, pin_match, pinned_context
 from codingagents.trust.errors import ConfigError, TrustError
-from codingagents.trust.pins import Pin, PinMismatchError, PinMode, Pinning, PinPosition, parse_pin, pinning
+from codingagents.trust.pins import Pin, PinMismatchError, Pinning, parse_pin, pinning
+from codingagents.trust.vocabulary import MinVersion, PinMode, PinPosition
 from pki import Issued, make_root
 
 ROOT = make_root()

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from codingagents.trust.context import MinVersion, pin_match, pinned_context
-from codingagents.trust.pins import Pin, PinMismatchError, PinPosition, pinning
+from codingagents.trust.context import pin_match, pinned_context
+from codingagents.trust.pins import Pin, PinMismatchError, pinning
+from codingagents.trust.vocabulary import MinVersion, PinPosition
 from pki import Issued, make_root
 
 ROOT = make_root()

@@ -6,7 +6,8 @@ from datetime import date
 import pytest
 
 from codingagents.trust.errors import ConfigError, TrustError
-from codingagents.trust.pins import Pin, PinMatch, PinMismatchError, PinMode, PinPosition, parse_pin, pinning
+from codingagents.trust.pins import Pin, PinMatch, PinMismatchError, parse_pin, pinning
+from codingagents.trust.vocabulary import PinMode, PinPosition
 from pki import make_root
 
 ROOT = make_root()

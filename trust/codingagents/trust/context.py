@@ -13,12 +13,11 @@ import binascii
 import re
 import ssl
 import sys
-from typing import Any, Literal
+from typing import Any
 
 from codingagents.trust.errors import ConfigError, TrustError
 from codingagents.trust.pins import PinMatch, PinMismatchError, Pinning
-
-MinVersion = Literal["1.2", "1.3"]
+from codingagents.trust.vocabulary import MinVersion
 
 _MIN_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # X509_V_ERR_*: what OpenSSL says where no path ends in an anchor: UNABLE_TO_GET_ISSUER_CERT,

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from codingagents.trust.vocabulary import LayerWish
 from codingagents.trust.wire import Message
 
 TYPE_PREFIX = "dev.codingagents."
@@ -25,7 +26,6 @@ class Event(Message, frozen=True, kw_only=True, tag_field="kind"):
 
 
 LayerState = Literal["enforced", "partial", "unavailable", "disabled"]
-LayerWish = Literal["require", "prefer", "off"]
 
 
 class Layer(Message, frozen=True, kw_only=True):

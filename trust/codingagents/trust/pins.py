@@ -12,13 +12,10 @@ import binascii
 import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from codingagents.trust.der import spki_pin
 from codingagents.trust.errors import ConfigError, TrustError
-
-PinPosition = Literal["any", "leaf", "intermediate", "root"]
-PinMode = Literal["enforce", "report", "off"]
+from codingagents.trust.vocabulary import PinMode, PinPosition
 
 _SHA256 = "sha256/"
 

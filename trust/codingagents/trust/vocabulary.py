@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import NewType, NoReturn
+from typing import Literal, NewType, NoReturn
 
 from codingagents.trust.errors import ConfigError
 
@@ -12,9 +12,15 @@ ServerName = NewType("ServerName", str)
 SessionId = NewType("SessionId", str)
 SecretName = NewType("SecretName", str)
 
+LayerWish = Literal["require", "prefer", "off"]
+PinPosition = Literal["any", "leaf", "intermediate", "root"]
+PinMode = Literal["enforce", "report", "off"]
+MinVersion = Literal["1.2", "1.3"]  # of TLS
+
 # Codex's own rule for the NAME of an `[mcp_servers.NAME]` table.
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _SESSION_ID = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
+_AGENT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 
 
@@ -37,6 +43,13 @@ def parse_secret_name(text: str) -> SecretName:
     if not _SECRET_NAME.fullmatch(text):
         raise ConfigError(f"secret name {text!r} must look like an environment variable's name")
     return SecretName(text)
+
+
+def parse_agent_name(text: str) -> str:
+    """Return `text` as an agent's name, or raise `ConfigError`."""
+    if not _AGENT_NAME.fullmatch(text):
+        raise ConfigError("agent must be 1 to 32 of a-z 0-9 -")
+    return text
 
 
 class Role(enum.StrEnum):

@@ -72,13 +72,18 @@ def _forward_until_ended(children: Children, child: Child) -> processes.Exit:
     while child.exit is None:
         number = signal.sigwaitinfo(signals.CATCHABLE).si_signo
         if number == signal.SIGCHLD:
-            children.reap()
+            _reap(children)
         elif number in _STOPS:
             children.kill_group(child, signal.SIGSTOP)
             os.kill(os.getpid(), signal.SIGSTOP)  # as PID 1 of a namespace the kernel ignores it
         else:
             children.kill_group(child, number)
     return child.exit
+
+
+def _reap(children: Children) -> None:
+    if len(children.reap()) == processes.REAP_AT_ONCE:
+        signal.raise_signal(signal.SIGCHLD)  # there may be more; whatever signal came meanwhile is heard before
 
 
 def _end_the_rest(children: Children, grace: float) -> None:
@@ -90,9 +95,9 @@ def _end_the_rest(children: Children, grace: float) -> None:
     deadline = time.monotonic() + grace
     while children.any_left() and (left := deadline - time.monotonic()) > 0:
         signal.sigtimedwait({signal.SIGCHLD}, left)
-        children.reap()
+        _reap(children)
     deadline = time.monotonic() + _KILL_SECONDS
     while children.any_left() and time.monotonic() < deadline:
         children.signal_everyone(signal.SIGKILL)
         signal.sigtimedwait({signal.SIGCHLD}, _KILL_AGAIN_SECONDS)
-        children.reap()
+        _reap(children)

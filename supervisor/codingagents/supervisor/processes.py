@@ -21,6 +21,7 @@ TYPE_CHECKING = False  # see signals.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+REAP_AT_ONCE = 256  # exits; an agent that makes orphans faster than we reap must not keep us from all else
 _MAX_UNCLAIMED = 1024  # exits kept for adoption; a session has dozens of helpers, an agent can make orphans without end
 _PR_SET_CHILD_SUBREAPER = 36
 NO_PROGRAM = 127
@@ -197,10 +198,13 @@ class Children:
         return child
 
     def reap(self) -> list[Exit]:
-        """Collect every child that has ended, without waiting; owned ones get their `exit` set."""
+        """Collect children that have ended, without waiting; owned ones get their `exit` set.
+
+        At most REAP_AT_ONCE of them: where so many are returned there may be more, and no SIGCHLD will say so.
+        """
         _require_main_thread()
-        exits = []
-        while True:
+        exits: list[Exit] = []
+        while len(exits) < REAP_AT_ONCE:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:

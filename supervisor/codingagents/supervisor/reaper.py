@@ -6,7 +6,7 @@ import signal
 
 import trio
 
-from codingagents.supervisor.processes import Child, Children, Exit
+from codingagents.supervisor.processes import REAP_AT_ONCE, Child, Children, Exit
 
 
 class Reaper:
@@ -20,13 +20,20 @@ class Reaper:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reap until cancelled; started once SIGCHLD is received and what ended before was collected."""
         with trio.open_signal_receiver(signal.SIGCHLD) as arrivals:
-            self.reap()  # a SIGCHLD from before the receiver stood is gone
+            await self._reap_all()  # a SIGCHLD from before the receiver stood is gone
             task_status.started()
             async for _ in arrivals:
-                self.reap()
+                await self._reap_all()
+
+    async def _reap_all(self) -> None:
+        while len(self.reap()) == REAP_AT_ONCE:
+            await trio.lowlevel.checkpoint()
 
     def reap(self) -> list[Exit]:
-        """Collect what has ended and wake its waiters; also for a shutdown that runs after the task was cancelled."""
+        """Collect what has ended, up to REAP_AT_ONCE, and wake its waiters.
+
+        Also for a shutdown that runs after the task was cancelled.
+        """
         exits = self._children.reap()
         for child in [child for child in self._ended if child.exit is not None]:
             self._ended.pop(child).set()

@@ -1,6 +1,7 @@
-"""Children are started, signalled and reaped for real; nothing is faked."""
+"""Children are started, signalled and reaped for real; nothing is faked but one endless row of orphans."""
 
 import errno
+import itertools
 import os
 import re
 import select
@@ -234,6 +235,26 @@ def test_unclaimed_exits_are_bounded(children: Children, monkeypatch: pytest.Mon
         children.adopt(order[0], pidfds[order[0]])
     assert ended(children.adopt(order[2], pidfds[order[2]])).code == 0
     os.close(pidfds[order[1]])
+
+
+def test_orphans_without_end_do_not_keep_the_loop_from_all_else(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several lineages that fork and exit for ever make orphans faster than Python reaps: a stop must still be heard.
+
+    They are stood for by a waitpid(2) that always has one more, as a few cores' worth of them do.
+    """
+    numbers = itertools.count(1 << 22)
+    monkeypatch.setattr(os, "waitpid", lambda *_: (next(numbers), 0))
+
+    async def main() -> bool:
+        with trio.move_on_after(0.05) as heard:
+            await Reaper(children).run()
+        return heard.cancelled_caught
+
+    assert len(children.reap()) == processes.REAP_AT_ONCE
+    assert trio.run(main)
+    assert children.orphans_reaped > 2 * processes.REAP_AT_ONCE, "it went on by itself: no SIGCHLD came"
 
 
 def test_descendants_are_found_below_a_subreaper() -> None:

@@ -52,6 +52,10 @@ def policy(*rules: ExecRule, mode: str = "observe", landlock: bool = True, memfd
         ("/a/**/b/**/c", "/a/c/b", False),
         ("/**a*b", "/a/ab", True),  # the first `a` is a blind alley
         ("/a*b?c*d", "/aXbYbZcd", True),
+        ("/a*b*b", "/abb", True),  # the first star must not take what the second needs
+        ("/a*b*b", "/ab", False),
+        ("/**ab**ab", "/xabab", True),
+        ("/**ab**ab", "/xab", False),
         ("/usr/bin/nc*", "/usr/bin/nc\n", True),
         ("/usr/**", "/usr/\n\xff", True),
         ("/usr/bin/[n]c", "/usr/bin/nc", False),

@@ -22,7 +22,8 @@ from codingagents.rewrite.clients.base import Endpoint
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.files import install_client_files
 from codingagents.rewrite.specs import ControlCheckpoint, SessionSecrets, SessionSpec
-from codingagents.supervisor import kernel, processes, rundirs, signals
+from codingagents.supervisor import complaints, kernel, processes, rundirs, signals
+from codingagents.supervisor.complaints import complain
 from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
 from codingagents.supervisor.confined import ConfinedRole, TrapSettings
 from codingagents.supervisor.control import Control
@@ -44,6 +45,7 @@ AGENT_GRACE: Final = 5.0  # seconds between TERM and KILL for what is left of th
 KILL_SECONDS: Final = 5.0
 HELPER_GRACE: Final = 5.0
 CHECKPOINT_SECONDS: Final = 2.0
+COMPLAINT_SECONDS: Final = 1.0  # for standard error to take what is still to be said
 # A stop ends the session; the others are the agent's business and are only passed on.
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
@@ -62,12 +64,10 @@ class Parts:
 def run(parts: Parts, session_dir: str, control_fd: int | None, command: list[str]) -> int:
     """Run the session; see `session.main`."""
     spec = read_session_spec(session_dir)
-    return trio.run(Session(parts, spec, session_dir, control_fd, list(command or spec.command)).run)
-
-
-def complain(sentence: str) -> None:
-    """Tell the operator on standard error."""
-    print(f"coding-agents: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 -- the one place that does
+    try:
+        return trio.run(Session(parts, spec, session_dir, control_fd, list(command or spec.command)).run)
+    finally:
+        complaints.finish(COMPLAINT_SECONDS)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import signal
@@ -31,6 +32,7 @@ class Abi:
     setfsuid: int
     setfsgid: int
     setgroups: int
+    keyctl: int
     has_x32: bool
 
 
@@ -44,6 +46,7 @@ _ABIS = {
         setfsuid=122,
         setfsgid=123,
         setgroups=116,
+        keyctl=250,
         has_x32=True,
     ),
     "aarch64": Abi(
@@ -55,6 +58,7 @@ _ABIS = {
         setfsuid=151,
         setfsgid=152,
         setgroups=159,
+        keyctl=219,
         has_x32=False,
     ),
 }
@@ -71,7 +75,10 @@ PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
 
 CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWIPC: Final = 0x08000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
+
+_KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 
 CAP_SETGID: Final = 6
 CAP_SETUID: Final = 7
@@ -162,6 +169,19 @@ def set_groups_of_this_thread(groups: Sequence[int]) -> None:
 def memfd_create(flags: int) -> int:
     """Return a new memfd, with exactly these flags (Python's own wrapper adds none, but the kernel's errno matters)."""
     return syscall(abi().memfd_create, ctypes.c_char_p(b"probe"), ctypes.c_uint(flags))
+
+
+def join_new_session_keyring() -> None:
+    """Have a new and empty session keyring, here and in all children to come (keyctl(2)).
+
+    What a login session keeps in its own, all who inherit it can read, whatever their UID. EPERM and ENOSYS are no
+    errors: then neither we nor our children can use any keyring.
+    """
+    try:
+        syscall(abi().keyctl, ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING), None)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS):
+            raise
 
 
 def unshare(flags: int) -> None:

@@ -1,10 +1,13 @@
 """SHELL: the supervisor's own mount namespace, entered before it spawns anyone, so that everyone is born into it.
 
+With it comes an IPC namespace: what System V IPC and POSIX queues hold outlives processes, but not the namespace.
+
 Mounts nothing but /proc; the session's directories are `rundirs`' work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
@@ -21,4 +24,6 @@ def enter_mount_namespace() -> str:
             kernel.mount("proc", "/proc", "proc", flags)
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, "?")
+    with contextlib.suppress(OSError):  # shared memory and queues then end with the session; some kernels have no such
+        kernel.unshare(kernel.CLONE_NEWIPC)
     return ""

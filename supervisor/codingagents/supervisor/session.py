@@ -22,6 +22,7 @@ def main(session_dir: str, control_fd: int | None, command: list[str]) -> int:
     signals.inherit_nothing()
     if unmet := needs.unmet_needs(os.geteuid(), kernel.effective_capabilities()):
         raise ProcessError(unmet)
+    kernel.join_new_session_keyring()
     why_no_mounts = namespaces.enter_mount_namespace()
     children = processes.Children()
     if not processes.is_pid1():

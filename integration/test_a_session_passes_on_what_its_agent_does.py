@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import session_rig as rig
+from codingagents.launcher.run import AGENT_PATH
 from codingagents.trust.events import AgentStarted, ExecDenied, SessionEnded
 from session_rig import Place, Session, Upstream, every_mode
 
@@ -54,7 +55,8 @@ def test_the_agents_exit_code_is_the_sessions(mode: str, verb: str, argument: ob
 
 # What to run -> the exit code, and how the sentence goes on after "running WHAT failed with".
 CANNOT_RUN = {
-    "no-such-program": (127, "ENOENT"),
+    "no-such-program": (127, f"ENOENT; install it for all users: the agent's PATH is {AGENT_PATH}"),
+    "/no-such-program": (127, "ENOENT"),
     "/bin/true/x": (127, "ENOTDIR"),
     "DIRECTORY/plain": (126, "EACCES; only /usr /bin /sbin /lib /lib64 /opt may be executed: see [exec] trees"),
     "DIRECTORY/true": (126, "EACCES; only /usr /bin /sbin /lib /lib64 /opt may be executed: see [exec] trees"),

@@ -46,6 +46,7 @@ KILL_SECONDS: Final = 5.0
 HELPER_GRACE: Final = 5.0
 CHECKPOINT_SECONDS: Final = 2.0
 COMPLAINT_SECONDS: Final = 1.0  # for standard error to take what is still to be said
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where the specification has none
 # A stop ends the session; the others are the agent's business and are only passed on.
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
@@ -191,6 +192,8 @@ class Session:
         self._ending.because("the agent ended", ended.code)
 
     def _hint(self, failed: ExecFailed) -> str:
+        if failed.code == errors.EXIT_NO_PROGRAM and "/" not in self._command[0]:
+            return f"; install it for all users: the agent's PATH is {self._spec.environment.get('PATH', _PATH)}"
         if failed.errno != "EACCES":
             return ""
         if failed.step.startswith("entering"):
@@ -262,7 +265,7 @@ class Session:
         return ConfineSpec(
             argv=self._command,
             environment={
-                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "PATH": _PATH,
                 "HOME": dirs.home,
                 **client_environment,
                 "CODING_AGENTS_SESSION": self._spec.session,

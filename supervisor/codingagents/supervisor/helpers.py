@@ -230,7 +230,8 @@ class HelperKeeper:
                 child = await self._zygote.clone(name, theirs, self._slot.listener)
         except AgentError as error:
             ours.close()
-            return 0, 1, str(error)
+            # At the end of a session the zygote is closed under whoever waits for it, and nothing went wrong.
+            return 0, 1, "stopped before it was made" if self._stopping.is_set() else str(error)
         self._child = child
         if self._stopping.is_set():  # the stop came while the zygote worked, and there is nothing to drain
             self._children.signal(child, signal.SIGKILL)

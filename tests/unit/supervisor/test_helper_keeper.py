@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from codingagents.rewrite.specs import HeaderTemplate, RemoteSpec
 from codingagents.supervisor import helpers, lifecycle
@@ -279,6 +280,25 @@ def test_a_stop_while_the_disk_is_full_is_heard(tmp_path: Path, slot: Slot) -> N
     scene.play(act)
     assert scene.keeper.state is State.STOPPED
     assert scene.zygote.lives == 0
+
+
+def test_a_stop_while_the_zygote_works_is_not_recorded_as_a_fault(tmp_path: Path, slot: Slot) -> None:
+    """As `boot._end` does it: stop the keeper, then close the zygote, which never answered."""
+    scene = Scene(tmp_path, slot, [SERVE])
+    process = SilentZygoteProcess()
+    with process.theirs:
+
+        async def act(scene: Scene) -> None:
+            scene.keeper._zygote = zygote = Zygote(process, Children())
+            await scene.until(HelperStarting)
+            await trio.testing.wait_all_tasks_blocked()
+            await scene.keeper.stop(1)
+            zygote.close()
+
+        scene.play(act)
+    (stopped,) = scene.of(HelperStopped)
+    assert isinstance(stopped, HelperStopped)
+    assert (stopped.process_pid, stopped.reason, stopped.restart_in_ms) == (0, "stopped before it was made", None)
 
 
 def test_a_secret_that_did_not_come_is_named_before_anything_starts(slot: Slot) -> None:

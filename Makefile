@@ -30,6 +30,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests/test_layout.py
 	$(BIN)/coverage run -m pytest -q tests
 	$(BIN)/coverage report
+	$(BIN)/python tests/core_coverage.py
 
 integration: $(VENV)/.dev
 	@integration/setup.sh test

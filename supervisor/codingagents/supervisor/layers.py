@@ -200,7 +200,7 @@ _KINDS: Final = (
     _Kind(
         "pidns",
         "PID namespace of the session",
-        "processes of the session could outlive the supervisor for a moment",
+        "what the agent started would outlive a supervisor that is killed",
         "start the supervisor as the container's entrypoint (PID 1)",
         _pid_namespace,
     ),

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PARTS = ("helper", "exec", "startup")
 
 
-def main() -> int:
-    """Run each part by its own `main()`, all of them whatever one says."""
+def parts() -> Iterator[Callable[[], int]]:
+    """Yield the `main()` of each part."""
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -I` does not look beside the script
-    return max([importlib.import_module(name).main() for name in PARTS])
+    for name in PARTS:
+        yield importlib.import_module(name).main
+
+
+def main() -> int:
+    """Run each part, all of them whatever one says."""
+    return max([part() for part in parts()])
 
 
 if __name__ == "__main__":

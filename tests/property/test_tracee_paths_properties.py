@@ -49,7 +49,7 @@ def kernels_answer(path: str) -> str | int | None:
 
 def outcome(path: str) -> str | OSError | None:
     try:
-        found = resolve(os.getpid(), path.encode(), (b"/proc",))
+        found = resolve(os.getpid(), path.encode(), (b"/proc/",))
     except OSError as error:
         return error
     return None if found is None else found.decode()

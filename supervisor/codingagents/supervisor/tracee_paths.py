@@ -43,10 +43,10 @@ class FileTree:
 
 
 def proc_mounts() -> tuple[bytes, ...]:
-    """Return where procfs is mounted; it must be known where links depend on who reads them."""
+    """Return where procfs is mounted, as b"/proc/"; it must be known where links depend on who reads them."""
     with open("/proc/self/mountinfo", "rb") as file:
         fields = [line.split() for line in file]
-    return tuple(field[4] for field in fields if field[field.index(b"-") + 1] == b"proc")
+    return tuple(field[4] + b"/" for field in fields if field[field.index(b"-") + 1] == b"proc")
 
 
 def resolve(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes | None:
@@ -80,10 +80,11 @@ def _walk(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes:
         links += 1
         if links > _MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        if at in procs and name in (b"self", b"thread-self"):
-            rest.append(b"%d" % pid)
-        elif any(here.startswith(mount + b"/") for mount in procs) and not target.startswith(b"self/"):
-            at = _named(here, target)  # all links of procfs but `mounts` and `net`
+        if here.startswith(procs) and not target.startswith(b"self/"):  # `mounts` and `net` are links like any other
+            if at + b"/" in procs and name in (b"self", b"thread-self"):
+                rest.append(b"%d" % pid)
+            else:
+                at = _named(here, target)
         else:
             at = b"" if target.startswith(b"/") else at
             rest += target.split(b"/")[::-1]

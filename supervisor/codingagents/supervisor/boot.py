@@ -333,6 +333,9 @@ class Session:
         for keeper in made.keepers:
             await keeper.ended.wait()
         await self._end_child(zygote.child, HELPER_GRACE)
+        if not processes.is_pid1():
+            with trio.move_on_after(KILL_SECONDS):
+                await self._sweep(self._spec.uids.servers.values())  # what a helper that is not ours any more forked
         for slot in made.slots:
             slot.listener.close()
         if made.role is not None and made.role.trap is not None:
@@ -366,8 +369,17 @@ class Session:
                 await self._kill(child, untrusted)
 
     async def _kill(self, child: processes.Child, uids: Collection[int]) -> None:
-        """Kill the stub and all that runs as one of `uids`, also what forks faster than a walk through /proc."""
+        """Kill the stub and all that runs as one of `uids`."""
         self._children.signal(child, signal.SIGKILL)
+        await self._sweep(uids)
+        await self._reaper.wait(child)
+        while self._children.signal_users(uids, 0):  # noqa: ASYNC110 -- likewise
+            await trio.sleep(0.02)
+
+    async def _sweep(self, uids: Collection[int]) -> None:
+        """Kill all that runs as one of `uids`, also what forks faster than a walk through /proc."""
+        if not uids:
+            return
         argv = [sys.executable, "-I", "-m", "codingagents.supervisor.sweep", *map(str, uids)]
         swept = False
         while not swept:  # for an instant the sweeper is one of its prey, which may have killed it
@@ -381,9 +393,6 @@ class Session:
                 swept = (await self._reaper.wait(sweeper)).code == errors.EXIT_OK
             finally:
                 self._children.signal(sweeper, signal.SIGKILL)
-        await self._reaper.wait(child)
-        while self._children.signal_users(uids, 0):  # noqa: ASYNC110 -- likewise
-            await trio.sleep(0.02)
 
     async def _end_child(self, child: processes.Child, grace: float) -> None:
         with trio.move_on_after(grace):

@@ -7,6 +7,7 @@ connects while a helper is coming back waits in the backlog instead of being ref
 from __future__ import annotations
 
 import array
+import itertools
 import signal
 import socket
 from collections.abc import Mapping
@@ -40,8 +41,11 @@ from codingagents.trust.events import (
 from codingagents.trust.vocabulary import Secret
 
 MAX_FACT: Final = 64 * 1024  # bytes of one line
+_BYTES_A_TOKEN: Final = 1024  # of a fact; few of the longest must not fill the disk that the quota is there to spare
 _BACKLOG: Final = 128
+_BINDS: Final = 10
 _CLONE_SECONDS: Final = 10.0
+_LAST_WORDS_SECONDS: Final = 1.0  # for what a helper that ended had sent before
 _CLOSED_SECONDS: Final = 5.0  # for a helper to end once its channel is closed
 
 
@@ -111,10 +115,27 @@ class Slot:
 
 def bind_slot(remote: RemoteSpec, uid: int, bearer: Secret) -> Slot:
     """Bind the helper's listening socket on loopback, at a port of the kernel's choice."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.bind(("127.0.0.1", 0))
+    listener = _bind()
     listener.listen(_BACKLOG)
     return Slot(remote=remote, uid=uid, listener=listener, bearer=bearer)
+
+
+def _bind() -> socket.socket:
+    """Bind a port of the kernel's choice by its number: only then it stays ours once nobody listens on it."""
+    for attempt in itertools.count(1):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as scout:
+            scout.bind(("127.0.0.1", 0))
+            address = scout.getsockname()
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            listener.bind(address)
+        except OSError:  # somebody else was given it meanwhile
+            listener.close()
+            if attempt == _BINDS:
+                raise
+        else:
+            return listener
+    raise AssertionError("unreachable")
 
 
 class HelperKeeper:
@@ -184,7 +205,9 @@ class HelperKeeper:
                 )
             )
             if command is Do.GIVE_UP:
-                self._slot.listener.close()  # refused at once is clearer than a backlog that nobody serves
+                # Refused at once is clearer than a backlog that nobody serves. The port stays taken: whoever got it
+                # would be sent the agent's requests, and answer in the server's name.
+                self._slot.listener.shutdown(socket.SHUT_RDWR)
                 self._record(HelperFailed(server=self._slot.remote.name, reason=f"too many restarts; last: {reason}"))
                 return
             if command is not Do.WAIT:
@@ -236,12 +259,23 @@ class HelperKeeper:
         if self._stopping.is_set():  # the stop came while the zygote worked, and there is nothing to drain
             self._children.signal(child, signal.SIGKILL)
         ours.setblocking(False)
-        async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
+        reason = ""
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(self._limit, nursery.cancel_scope, child)
             reason = await self._converse(stream, child)
+            nursery.cancel_scope.cancel()
         ended = await self._end(child)
+        # What it may have forked has the same secrets and the listening socket of the next one.
+        self._children.signal_users({self._slot.uid}, signal.SIGKILL)
         self._child = None
         how = f"exited with {ended.code}" if ended.signal is None else f"killed by {_signal_name(ended.signal)}"
         return child.pid, ended.code, reason or how
+
+    async def _limit(self, conversation: trio.CancelScope, child: Child) -> None:
+        """End the conversation soon after the helper: what it forked can keep the channel open for ever."""
+        await self._reaper.wait(child)
+        conversation.deadline = trio.current_time() + _LAST_WORDS_SECONDS
 
     async def _end(self, child: Child) -> Exit:
         """Wait for a helper whose channel is closed: one that lives on would serve without being heard."""
@@ -260,7 +294,7 @@ class HelperKeeper:
             async for data in stream:
                 for line in buffer.feed(bytes(data)):
                     fact: facts.AnyFact = wire.decode(facts.AnyFact, line)
-                    reason = self._take(fact, child, quota) or reason
+                    reason = self._take(fact, child, quota, 1 + len(line) // _BYTES_A_TOKEN) or reason
         except trio.BrokenResourceError:
             return reason
         except WireError as error:
@@ -271,14 +305,14 @@ class HelperKeeper:
             self._tell_dropped(quota)
         return reason
 
-    def _take(self, fact: facts.AnyFact, child: Child, quota: Quota) -> str:
+    def _take(self, fact: facts.AnyFact, child: Child, quota: Quota, price: int) -> str:
         if isinstance(fact, facts.Failed):
             return fact.reason
         if isinstance(fact, facts.Ready):
             if self._machine.state not in (State.STARTING, State.DRAINING):
                 raise WireError("ready twice")
             self._happened(Happened.READY)
-        if not quota.take(trio.current_time()):
+        if not quota.take(trio.current_time(), price):
             return ""
         self._tell_dropped(quota)
         self._record(self._event(fact, child))

@@ -19,14 +19,14 @@ class Quota:
         self._at = now
         self.dropped = 0
 
-    def take(self, now: float) -> bool:
-        """Take a token, or count a drop."""
+    def take(self, now: float, price: int = 1) -> bool:
+        """Take `price` tokens for one fact, or count one drop."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        if self._tokens < 1.0:
+        if self._tokens < price:
             self.dropped += 1
             return False
-        self._tokens -= 1.0
+        self._tokens -= price
         return True
 
     def forgive(self) -> int:

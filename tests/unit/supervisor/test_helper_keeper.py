@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -233,6 +234,12 @@ def test_a_helper_that_keeps_ending_is_given_up_and_its_port_is_closed(
     assert failed.reason == "too many restarts; last: exited with 9"
     with socket.socket() as client, pytest.raises(ConnectionRefusedError):
         client.connect(("127.0.0.1", port))
+    with socket.socket() as impostor:
+        impostor.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="Address already in use"):
+            impostor.bind(("127.0.0.1", port))  # what the agent sends there would be the impostor's
+        slot.listener.close()
+        impostor.bind(("127.0.0.1", port))
 
 
 def test_what_is_over_the_quota_is_counted_at_the_latest_when_the_helper_ends(
@@ -248,6 +255,45 @@ def test_what_is_over_the_quota_is_counted_at_the_latest_when_the_helper_ends(
     assert len(scene.of(HelperRequest)) == 2
     dropped = [event.dropped for event in scene.events if isinstance(event, FactsDropped)]
     assert dropped == [8]
+
+
+def test_long_facts_use_the_quota_up_sooner(tmp_path: Path, slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that is not ours any more cannot fill the disk with long lines; short facts are the control."""
+    monkeypatch.setattr(helpers, "Quota", functools.partial(Quota, rate=0.0, burst=100.0))
+    script = "tell(**ready)\nfor _ in range(20): tell(**{**request, 'method': 'x' * %d})\nsys.exit(0)"
+    scene = Scene(tmp_path, slot, [script % 60_000, script % 4, SERVE])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperStopped, 2)
+
+    scene.play(act)
+    sizes = Counter(len(event.http_request_method) for event in scene.events if isinstance(event, HelperRequest))
+    assert sizes == {60_000: 1, 4: 20}
+    assert [event.dropped for event in scene.events if isinstance(event, FactsDropped)] == [19]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another UID needs root")
+def test_what_a_helper_forked_does_not_outlive_it(tmp_path: Path, slot: Slot) -> None:
+    """It would serve beside the next helper, with the same secrets and the same listening socket, and say nothing."""
+    script = f"""
+os.setresuid({slot.uid}, {slot.uid}, {slot.uid})
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(60)
+tell(**ready)
+sys.exit(3)
+"""
+    scene = Scene(tmp_path, slot, [script, SERVE])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperReady, 1)
+        with trio.fail_after(10):
+            while not scene.keeper._children.signal_users({slot.uid}, 0):  # noqa: ASYNC110 -- nothing announces it
+                await trio.sleep(0.001)
+        await scene.until(HelperReady, 2)
+        assert scene.keeper._children.signal_users({slot.uid}, 0) == 0
+
+    scene.play(act)
 
 
 def test_a_full_disk_delays_a_helper_and_costs_it_no_restarts(tmp_path: Path, slot: Slot) -> None:

@@ -162,6 +162,23 @@ def test_a_requirement_source_names_no_registry(path: Path) -> None:
     assert not re.search(r"://|--index-url|--extra-index-url|--find-links", path.read_text())
 
 
+def test_the_files_that_the_architecture_names_exist() -> None:
+    """A promise whose keeper or whose attack was renamed reads as kept, and nobody finds where."""
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    folders = [ROOT, *(ROOT / folder / IMPORT_ROOT for folder in FOLDERS)]
+    named = [name for name in re.findall(r"`([\w*{},/.]+)`", text) if "/" in name[1:] and name[0] != "/"]
+    each = [name for one in named for name in expanded(one)]
+    assert len(each) > 20
+    assert [name for name in each if not any(list(folder.glob(name)) for folder in folders)] == []
+
+
+def expanded(name: str) -> list[str]:
+    """Return what a shell makes of `a{b,c}d`."""
+    head, brace, rest = name.partition("{")
+    choices, _, tail = rest.partition("}")
+    return [f"{head}{choice}{tail}" for choice in choices.split(",")] if brace else [name]
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_module_is_short_enough_to_read(path: Path) -> None:
     """Past the limit a module has two jobs."""

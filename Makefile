@@ -3,7 +3,8 @@ PYTHON3 := /usr/bin/python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 SHELL   := /bin/bash
-PACKAGES := trust rewrite proxies supervisor launcher
+# A job in the background or under nohup ignores these; what the tests start would inherit it.
+FOREGROUND := env --default-signal=HUP,INT,QUIT
 
 .PHONY: demo check test bench fmt lint types contracts unit integration lock schema venv clean
 
@@ -28,13 +29,13 @@ contracts: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests/test_layout.py
-	$(BIN)/coverage run -m pytest -q tests
+	$(FOREGROUND) $(BIN)/coverage run -m pytest -q tests
 	$(BIN)/coverage report
 	$(BIN)/python tests/core_coverage.py
 
 integration: $(VENV)/.dev
 	@integration/setup.sh test
-	$(BIN)/python -m pytest -q integration
+	$(FOREGROUND) $(BIN)/python -m pytest -q integration
 
 bench: $(VENV)/.dev               ## First figures, taken pairwise in one run.
 	@integration/setup.sh bench

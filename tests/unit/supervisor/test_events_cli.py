@@ -1,6 +1,7 @@
 """`events verify` and `events tail` over real logs, with real keys."""
 
 import json
+import signal
 import os
 import pty
 import subprocess
@@ -284,10 +285,15 @@ def test_ctrl_c_ends_following_with_130(files: Files) -> None:
     """As a shell reports it, and without a traceback."""
     files.log.write_bytes(files.lines[0])
     command = [sys.executable, "-I", "-m", "codingagents.supervisor", "events", "tail", "-f", str(files.log)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline()
-        process.send_signal(2)
-        assert process.wait(10) == 130
+    # A job in the background ignores SIGINT, and so would the command that these tests start as one.
+    foreground = ("env", "--default-signal=INT")
+    with subprocess.Popen([*foreground, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
+        finally:
+            process.kill()
         assert process.stderr is not None
         assert process.stderr.read() == b""

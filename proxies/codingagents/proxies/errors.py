@@ -35,6 +35,7 @@ _SERVER = "report this to whoever runs the server"
 _PRIVATE = "set allow_private = true or connect_to in [mcp_servers.{server}] if this is meant"
 _URL = "put the final URL into config.toml"
 _STORE = "check ca and server_name in [mcp_servers.{server}.tls]"
+_OTHER_USER = "run the server as another user than the agent"
 _ROTATE = "check the server's keys, then correct [mcp_servers.{server}.tls.pins]"
 _RENEW = "renew the secret and start a new session"
 _PIN = "pin the server, or set credential_without_pin = true"
@@ -78,6 +79,9 @@ ANSWERS: dict[str, Answer] = {
     # trusting it
     "tls_failed": Answer(502, _TRUST, "the TLS handshake failed", _SERVER),
     "tls_untrusted": Answer(502, _TRUST, "the server's certificate is not trusted", _STORE),
+    "server_is_agent": Answer(
+        502, _TRUST, "the agent holds the server's port, and must not be sent the credential", _OTHER_USER
+    ),
     "pin_mismatch": Answer(
         502, _TRUST, "no configured pin is in the server's certificate path; nothing was sent", _ROTATE
     ),

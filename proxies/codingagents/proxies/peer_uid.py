@@ -28,6 +28,7 @@ _PORTS = struct.Struct("!HH")
 _TAIL = struct.Struct("=IIIII")
 _SOCKID_BYTES = 48
 _ADDRESS_BYTES = 16
+_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2: how an IPv6 socket calls an IPv4 address
 
 Address = tuple[str, int]
 
@@ -41,19 +42,29 @@ class Owner(NamedTuple):
 
 
 def question(client: Address, server: Address, sequence: int) -> bytes:
-    """Return the netlink message that asks for the IPv4 TCP socket at `client` that is connected to `server`."""
+    """Return the netlink message that asks for the TCP socket at `client` that is connected to `server`."""
+    family = socket.AF_INET6 if ":" in client[0] else socket.AF_INET
     body = (
-        _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, _ALL_STATES)
-        + _sockid(client, server)
+        _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _ALL_STATES)
+        + _sockids(client, server)[family]
         + bytes(4)  # interface: any
         + _NO_COOKIE
     )
     return _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, sequence, 0) + body
 
 
-def _sockid(client: Address, server: Address) -> bytes:
-    addresses = b"".join(socket.inet_aton(host).ljust(_ADDRESS_BYTES, b"\0") for host, _ in (client, server))
-    return _PORTS.pack(client[1], server[1]) + addresses
+def _sockids(client: Address, server: Address) -> dict[int, bytes]:
+    """Return what the kernel may call the connection, by address family."""
+    ports = _PORTS.pack(client[1], server[1])
+    if ":" in client[0]:
+        return {
+            socket.AF_INET6: ports + b"".join(socket.inet_pton(socket.AF_INET6, host) for host, _ in (client, server))
+        }
+    addresses = [socket.inet_aton(host) for host, _ in (client, server)]
+    return {
+        socket.AF_INET: ports + b"".join(address.ljust(_ADDRESS_BYTES, b"\0") for address in addresses),
+        socket.AF_INET6: ports + b"".join(_MAPPED + address for address in addresses),
+    }
 
 
 def parse_answer(data: bytes, client: Address, server: Address, sequence: int) -> Owner | None:
@@ -65,8 +76,7 @@ def parse_answer(data: bytes, client: Address, server: Address, sequence: int) -
         return None
     family, state = data[_HEADER.size], data[_HEADER.size + 1]
     at = _HEADER.size + 4
-    sockid = _sockid(client, server)
-    if family != socket.AF_INET or data[at : at + len(sockid)] != sockid:
+    if data[at : at + _PORTS.size + 2 * _ADDRESS_BYTES] != _sockids(client, server).get(family):
         return None
     _, _, _, uid, inode = _TAIL.unpack_from(data, at + _SOCKID_BYTES)
     return Owner(state == _TCP_ESTABLISHED, uid, inode)

@@ -43,7 +43,9 @@ class Server:
         self._limits = remote.limits
         self._agent_uid = spec.agent_uid
         self._context = None if remote.tls is None else _context(remote.tls)
-        self.upstream = Upstream(loop, remote, self._context, out)
+        # Root is nobody to be kept from a secret, and no session's agent.
+        keep_from = spec.agent_uid if spec.secrets and spec.agent_uid else None
+        self.upstream = Upstream(loop, remote, self._context, out, keep_from=keep_from)
         self.config = self._relay_config(spec)
         self._peers = PeerUid() if self.config.gate.wants_uid else None
         self._clients: set[_Client] = set()

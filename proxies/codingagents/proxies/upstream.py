@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 from codingagents.proxies.addresses import Reach, may_dial, split_host_port
 from codingagents.proxies.facts_out import FactsOut
+from codingagents.proxies.peer_uid import PeerUid
 from codingagents.rewrite.specs import RemoteSpec
 from codingagents.trust import facts
 from codingagents.trust.context import PinnedContext, pin_match
@@ -25,6 +26,7 @@ MAX_AGE_SECONDS = 600.0  # of a connection: trust is looked at anew at least so 
 # Servers of MCP SDKs close idle connections after 5 s (uvicorn, Node), and a POST that meets the close cannot be
 # repeated.
 IDLE_SECONDS = 4.0
+_ACCEPT_SECONDS = 0.001  # between two looks at whether the server has accepted
 _QUIET_SECONDS = 0.05  # idle for longer: look for an end of stream that the loop has not come to yet
 _BUFFER_BYTES = 256 * 1024  # as much as uvloop takes off a socket at once
 _MAX_DETAIL = 200
@@ -152,13 +154,24 @@ class Upstream:
     """Makes and keeps the connections of one helper; one trust for all of them."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, remote: RemoteSpec, context: PinnedContext | None, out: FactsOut
+        self,
+        loop: asyncio.AbstractEventLoop,
+        remote: RemoteSpec,
+        context: PinnedContext | None,
+        out: FactsOut,
+        *,
+        keep_from: int | None = None,
     ) -> None:
-        """Dial `remote`; `context` is None only for plain HTTP, which then reaches loopback addresses only."""
+        """Dial `remote`; `context` is None only for plain HTTP, which then reaches loopback addresses only.
+
+        There a server that runs as the UID `keep_from` is refused: no pin shows who holds a loopback port.
+        """
         self._loop = loop
         self._remote = remote
         self._context = context
         self._facts = out
+        self._keep_from = keep_from
+        self._peers = PeerUid() if context is None and keep_from is not None else None
         self._idle: list[Connection] = []
         self.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages exist once they are used, unlike a bytearray's
         self.now = loop.time
@@ -238,6 +251,12 @@ class Upstream:
     async def _connect(self, address: str) -> Connection:
         if self._context is None:
             _, connection = await self._loop.create_connection(lambda: Connection(self), address, self._port)
+            if self._peers is not None:
+                try:
+                    await self._look_at_server(connection, self._peers)
+                except BaseException:
+                    connection.close()
+                    raise
             connection.trusted = True  # there is nothing to pin: the configuration allowed plain HTTP to this machine
             return connection
         tls = self._remote.tls
@@ -248,6 +267,16 @@ class Upstream:
         match = pin_match(cast("ssl.SSLObject", transport.get_extra_info("ssl_object")))
         connection.trusted = self._context.pinning.allows_credential(match)
         return connection
+
+    async def _look_at_server(self, connection: Connection, peers: PeerUid) -> None:
+        there, here = (connection.transport.get_extra_info(name)[:2] for name in ("peername", "sockname"))
+        # Until it is accepted it is nobody's, and whoever waits with that must not be sent anything meanwhile.
+        while (owner := peers.owner(there, here)) is not None and owner.established and not owner.inode:  # noqa: ASYNC110 -- the kernel announces nothing
+            await asyncio.sleep(_ACCEPT_SECONDS)
+        if owner is None or not owner.established:
+            raise DialFailed("connect_failed", f"{there[0]} port {there[1]}: closed before anything was sent")
+        if owner.uid == self._keep_from:
+            raise DialFailed("server_is_agent", f"{there[0]} port {there[1]} is held by UID {owner.uid}, the agent's")
 
     def _distrust(self, address: str, error: ssl.SSLError) -> DialFailed:
         mismatch = error.__cause__

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import session_rig as rig
-from codingagents.trust.events import EventsGap, HelperStarting
+from codingagents.trust.events import Checkpoint, EventsGap, HelperStarting
 from session_rig import Place, Upstream, every_mode
 
 SIZE = "64k"
@@ -107,6 +107,7 @@ def test_a_stop_while_the_log_cannot_be_written_is_a_stop(mode: str, disk: Disk,
     """Nothing is left; what the log lacks is said, and what it has still verifies."""
     with rig.start(mode, where, "", directory=disk.directory) as session:
         assert session.answer() == "up"
+        session.event(Checkpoint)  # what nobody signed proves nothing
         disk.fill()
         rig.wait_until(lambda: session.ask("run", "/bin/true")["errno"] == "ENOSPC", "the first denial", pause=0)
         session.signal(signal.SIGTERM)

@@ -43,8 +43,8 @@ def verify_log(
 
     `public_key` is base64. `last_known` is a checkpoint's note that was kept outside the session: a log that ends
     before it was truncated, one that has another root was rewritten. A log must end with the session's end and a
-    checkpoint over it, unless `open_ok` says that the session may still run. Raises `TrustError` where the key or
-    `last_known` itself is unusable.
+    checkpoint over it, unless `open_ok` says that the session may still run; even then a checkpoint must cover
+    something of it, for anybody can chain lines. Raises `TrustError` where the key or `last_known` itself is unusable.
     """
     known = None if last_known is None else open_checkpoint(last_known, public_key)
     if known is not None and expect_session not in (None, known.session):
@@ -101,6 +101,8 @@ class _Walk:
             raise ChainError(end + 1, f"it is missing: the checkpoint kept outside covers {self._known.size} lines")
         if self._session is None or self._last is None:
             raise ChainError(1, "the log is empty")
+        if not self._covered and self._known is None:
+            raise ChainError(1, "no checkpoint covers it: nothing of the log is signed")
         if not open_ok:
             if self._covered < end:
                 raise ChainError(self._covered + 1, "no checkpoint covers it: it is unsigned, or the log was cut off")

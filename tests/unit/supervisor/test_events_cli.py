@@ -1,9 +1,9 @@
 """`events verify` and `events tail` over real logs, with real keys."""
 
 import json
-import signal
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading

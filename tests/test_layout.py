@@ -162,6 +162,14 @@ def test_a_requirement_source_names_no_registry(path: Path) -> None:
     assert not re.search(r"://|--index-url|--extra-index-url|--find-links", path.read_text())
 
 
+def test_every_exception_from_a_rule_has_its_reason_beside_it() -> None:
+    """Without one nobody can tell when it may go."""
+    sources = [path for folder in (*FOLDERS, "tests", "integration") for path in (ROOT / folder).rglob("*.py")]
+    comment = re.compile(r"# (?:noqa|type: ignore)\b(?!: [A-Z0-9, ]+ -- \S|\[[a-z, -]+\]  # \S)")
+    found = [(path, line) for path in sources for line in path.read_text().splitlines() if comment.search(line)]
+    assert [(str(path.relative_to(ROOT)), line) for path, line in found if path != Path(__file__)] == []
+
+
 def test_the_files_that_the_architecture_names_exist() -> None:
     """A promise whose keeper or whose attack was renamed reads as kept, and nobody finds where."""
     text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()

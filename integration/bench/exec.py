@@ -19,10 +19,10 @@ sys.path[:0] = [str(HERE.parent)]
 
 import trio  # noqa: E402 -- `python -I` does not look beside the script
 
-from codingagents.supervisor import processes, rundirs  # noqa: E402
-from codingagents.supervisor.event_log import EventLog  # noqa: E402
-from codingagents.supervisor.reaper import Reaper  # noqa: E402
-from trap_harness import Confined, Request, confined, deny, open_log, python  # noqa: E402
+from codingagents.supervisor import processes, rundirs  # noqa: E402 -- likewise
+from codingagents.supervisor.event_log import EventLog  # noqa: E402 -- likewise
+from codingagents.supervisor.reaper import Reaper  # noqa: E402 -- likewise
+from trap_harness import Confined, Request, confined, deny, open_log, python  # noqa: E402 -- likewise
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "20"))
 SPAWNS = 100  # a round

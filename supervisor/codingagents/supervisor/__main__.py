@@ -40,7 +40,7 @@ def _tool(name: str, arguments: list[str]) -> int:
 
             code = doctor.main(arguments)
         elif name == "events":
-            from codingagents.supervisor import events_cli  # noqa: PLC0415
+            from codingagents.supervisor import events_cli  # noqa: PLC0415 -- likewise
 
             code = events_cli.main(arguments)
         else:
@@ -58,10 +58,10 @@ def _tool(name: str, arguments: list[str]) -> int:
 
 
 def _init(arguments: list[str]) -> int:
-    from codingagents.supervisor import signals  # noqa: PLC0415
+    from codingagents.supervisor import signals  # noqa: PLC0415 -- likewise
 
     signals.block_all()  # before every other import: what arrives meanwhile stays pending
-    from codingagents.supervisor import init_options  # noqa: PLC0415
+    from codingagents.supervisor import init_options  # noqa: PLC0415 -- likewise
 
     try:
         options = init_options.parse(arguments)
@@ -71,11 +71,11 @@ def _init(arguments: list[str]) -> int:
         sys.stdout.write(init_options.USAGE)
         return 0
     if options.session is None:
-        from codingagents.supervisor import plain_init  # noqa: PLC0415
+        from codingagents.supervisor import plain_init  # noqa: PLC0415 -- likewise
 
         return plain_init.run(options.command, grace=options.grace)
-    from codingagents.supervisor import session  # noqa: PLC0415
-    from codingagents.trust.errors import EXIT_ENGINE, AgentError  # noqa: PLC0415
+    from codingagents.supervisor import session  # noqa: PLC0415 -- likewise
+    from codingagents.trust.errors import EXIT_ENGINE, AgentError  # noqa: PLC0415 -- likewise
 
     try:
         return session.main(options.session, options.control_fd, options.command)

@@ -121,7 +121,7 @@ class Children:
             for target, source in sorted(fds.items()):
                 if source != target and source in targets:
                     # An earlier dup2 could overwrite it.
-                    source = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, floor)  # noqa: PLW2901
+                    source = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, floor)  # noqa: PLW2901 -- from here on its copy is meant
                     copies.append(source)
                 actions.append((os.POSIX_SPAWN_DUP2, source, target))
             actions += [

@@ -26,8 +26,8 @@ def as_text(rows: Sequence[Layer], terminal: bool) -> str:
     if not terminal:
         return "".join(_plain(row) for row in rows)
     from rich.console import Console  # noqa: PLC0415 -- 20 ms that a pipe does without
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 -- likewise
+    from rich.text import Text  # noqa: PLC0415 -- likewise
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("layer", "state", "tried", "why, and what would change it"):

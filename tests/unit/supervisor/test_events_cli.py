@@ -51,7 +51,7 @@ class Files:
             if event is SIGN:
                 note = sign_checkpoint(KEY, session=SESSION, size=chain.seq, root=chain.root(), moment=moment)
                 self.notes.append(note)
-                event = Checkpoint(note=note)  # noqa: PLW2901
+                event = Checkpoint(note=note)  # noqa: PLW2901 -- what stands in its place
             line = chain.prepare(event, moment)
             chain.commit(line)
             self.lines.append(line)

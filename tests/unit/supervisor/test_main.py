@@ -69,8 +69,8 @@ raise SystemExit(__main__.main(["init", "--", "/bin/true"]))
 
 
 def _portions() -> list[Path]:
-    import codingagents.supervisor  # noqa: PLC0415
-    import codingagents.trust  # noqa: PLC0415
+    import codingagents.supervisor  # noqa: PLC0415 -- for their paths only
+    import codingagents.trust  # noqa: PLC0415 -- for their paths only
 
     return [Path(path) for path in (*codingagents.supervisor.__path__, *codingagents.trust.__path__)]
 

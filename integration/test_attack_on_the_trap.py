@@ -227,3 +227,19 @@ def test_a_file_without_a_path_is_not_run(trap: bool) -> None:
         off = ["exec_trap", "landlock_exec"]
         (control,) = attack(FILES_WITHOUT_A_PATH, program, str(directory), layers_off=off).said
         assert control["unnamed"] == 0
+
+
+def test_the_loader_runs_what_may_be_read_and_a_rule_on_it_costs_programs_nothing() -> None:
+    """Not defended by the trees, and said so in the documentation: the exec is the loader's."""
+    script = """
+    for argv in ([sys.argv[1]], ["/lib64/ld-linux-x86-64.so.2", sys.argv[1]], ["/usr/bin/true"]):
+        say(outcome(lambda: os.execve(argv[0], argv, {})))
+    """
+    with shared_directory() as directory:
+        argv = python(script, copy_program("/usr/bin/true", directory / "program"))
+        rules = [deny(f"{directory}/**")]
+        outcome = run(Request(argv=argv, rules=rules))
+        assert outcome.said == ["EPERM", 0, 0]
+        assert outcome.denied[-1].firmness == "firm"
+        assert outcome.allowed[-2].command_args[1] == f"{directory}/program", "it is in the record"
+        assert run(Request(argv=argv, rules=[*rules, deny("**/ld-linux-x86-64.so.2")])).said == ["EPERM", "EPERM", 0]

@@ -105,7 +105,7 @@ class Server:
 
     def admit(self, client: _Client) -> bool:
         """Count `client` in, or say that there are too many."""
-        if len(self._clients) >= self._limits.connections:
+        if len(self._clients) >= self._limits.connections and not self._make_room(client):
             return False
         self._clients.add(client)
         self._all_gone.clear()
@@ -113,6 +113,15 @@ class Server:
             self._sweeping = True
             self.loop.call_later(self._sweep_seconds, self._sweep)
         return True
+
+    def _make_room(self, newcomer: _Client) -> bool:
+        """Drop what other users opened, where there is no room for the agent: anybody on the machine can connect."""
+        if self._peers is None or not newcomer.peer()[0]:
+            return False
+        for client in [client for client in self._clients if not client.peer()[0]]:
+            client.relay.client_closed()
+            self.discharge(client)
+        return len(self._clients) < self._limits.connections
 
     def discharge(self, client: _Client) -> None:
         """Count `client` out."""
@@ -129,9 +138,9 @@ class Server:
         if self._sweeping:
             self.loop.call_later(self._sweep_seconds, self._sweep)
 
-    def peer(self, client: Address, server: Address) -> tuple[bool, int | None]:
-        """Ask the kernel who `client` is."""
-        owner = self._peers.owner(client, server) if self._peers is not None else None
+    def peer(self, client: Address | None, server: Address | None) -> tuple[bool, int | None]:
+        """Ask the kernel who `client` is; without an address it is gone already."""
+        owner = self._peers.owner(client, server) if self._peers and client and server else None
         return allowed(owner, self._agent_uid), None if owner is None or not owner.inode else owner.uid
 
 

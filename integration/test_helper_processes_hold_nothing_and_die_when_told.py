@@ -57,6 +57,7 @@ def test_a_helper_has_dropped_everything(zygote: Zygote) -> None:
         assert status["Uid"].split() == status["Gid"].split() == [str(HELPER_UID)] * 4
         assert status["Groups"] == ""
         assert status["NoNewPrivs"] == "1"
+        assert status["Seccomp"] == "2"
         assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
         assert status["Umask"] == "0077"
         assert status["Threads"] == "1"

@@ -7,11 +7,13 @@ Linux only: prctl(2), close_range(2), proc(5).
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import resource
 import signal
 import stat
+import struct
 
 from codingagents.trust.errors import ProcessError
 
@@ -24,16 +26,27 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_GET_DUMPABLE = 3
 _PR_SET_NAME = 15
+_PR_GET_SECCOMP = 21
+_PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_GET_NO_NEW_PRIVS = 39
+
+_SECCOMP_MODE_FILTER = 2
+# linux/filter.h and linux/seccomp.h; offsets in struct seccomp_data
+_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _DENY, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
+_NUMBER, _ARCHITECTURE = 0, 4
+_X32 = 0x40000000  # x86-64's second table begins here; others have no such numbers
+# By machine: AUDIT_ARCH_*, execve, execveat.
+_EXECS = {"x86_64": (0xC000003E, 59, 322), "aarch64": (0xC00000B7, 221, 281)}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _libc.prctl.restype = ctypes.c_int
 
 
-def _prctl(option: int, argument: int = 0) -> int:
-    result: int = _libc.prctl(option, argument, 0, 0, 0)
+def _prctl(option: int, argument: int = 0, another: int = 0) -> int:
+    result: int = _libc.prctl(option, argument, another, 0, 0)
     if result < 0:
         number = ctypes.get_errno()
         raise ProcessError(f"prctl({option}) failed: {os.strerror(number)}")
@@ -93,8 +106,32 @@ def assert_nothing_foreign() -> None:
             raise ProcessError(f"descriptor {number} of a helper must be a socket, found {found[number]}")
 
 
+def forbid_exec() -> None:
+    """Make every exec fail with EPERM, here and in all that is forked, for good; needs no_new_privs.
+
+    A helper never needs one, and nothing else would see what it ran if it were not ours any more.
+    """
+    architecture, execve, execveat = _EXECS[os.uname().machine]
+    # The two numbers of a jump: how many instructions to skip where the comparison holds, and where not.
+    program = (
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_IF_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        (_IF_AT_LEAST, 2, 0, _X32),
+        (_IF_EQUAL, 1, 0, execve),
+        (_IF_EQUAL, 0, 1, execveat),
+        (_RETURN, 0, 0, _DENY),
+        (_RETURN, 0, 0, _ALLOW),
+    )
+    code = b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    fprog = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(buffer)))
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(fprog))
+
+
 def drop(uid: int, gid: int) -> None:
-    """Become `uid` and `gid` for good: no groups, no capabilities, no new privileges, no core, not traceable.
+    """Become `uid` and `gid` for good: no groups, capabilities, new privileges, execs or core, not traceable.
 
     Raises `ProcessError` where a step failed or did not read back as demanded.
     """
@@ -111,6 +148,7 @@ def drop(uid: int, gid: int) -> None:
         raise ProcessError(f"the helper cannot become UID {uid}: {error.strerror}") from None
     os.environ.clear()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    forbid_exec()
     _prctl(_PR_SET_DUMPABLE, 0)
     die_with_parent()
     _assert_dropped(uid, gid)
@@ -122,6 +160,7 @@ def _assert_dropped(uid: int, gid: int) -> None:
         "real, effective and saved GID": (os.getresgid(), (gid, gid, gid)),
         "groups": (os.getgroups(), []),
         "no_new_privs": (_prctl(_PR_GET_NO_NEW_PRIVS), 1),
+        "seccomp mode": (_prctl(_PR_GET_SECCOMP), _SECCOMP_MODE_FILTER),
         "dumpable": (_prctl(_PR_GET_DUMPABLE), 0),
         "capabilities": (_capabilities(), {"CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapAmb": 0}),
     }

@@ -440,7 +440,10 @@ def start(
     `prefix` comes before the whole command line.
     """
     number = next(_numbers)
-    uid_base = uids.choose_base(_UID_SPAN, start=number * _UID_SPAN, taken=uids.has_account)
+    in_use = uids.ids_of_processes()  # of another test run, for example
+    uid_base = uids.choose_base(
+        _UID_SPAN, start=number * _UID_SPAN, taken=lambda uid: uid in in_use or uids.has_account(uid)
+    )
     file = where.home / f"config-{number}.toml"
     file.write_text(textwrap.dedent(config))
     order = _Order(

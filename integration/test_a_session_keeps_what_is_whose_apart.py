@@ -14,7 +14,8 @@ import pytest
 
 import session_rig as rig
 from codingagents.trust.events import ExecAllowed
-from session_rig import RUN_DIRECTORIES, TOKEN, Session, Upstream, every_mode
+from session_rig import RUN_DIRECTORIES, Session, every_mode
+from session_upstream import TOKEN, Upstream
 
 SERVERS = ("one", "two")
 FORMS = (TOKEN.encode(), base64.b64encode(TOKEN.encode()).rstrip(b"="))  # as it is, and as an encoder would hide it

@@ -16,7 +16,8 @@ import pytest
 import session_rig as rig
 from codingagents.launcher.run import AGENT_PATH
 from codingagents.trust.events import AgentStarted, ExecDenied, SessionEnded
-from session_rig import Place, Session, Upstream, every_mode
+from session_rig import Place, Session, every_mode
+from session_upstream import Upstream
 
 STOPPED = 128 + signal.SIGTERM
 GRACE = 5.0  # of the supervisor, between TERM and KILL

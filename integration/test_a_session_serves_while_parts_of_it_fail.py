@@ -22,7 +22,8 @@ from codingagents.trust.events import (
     SessionEnded,
     UpstreamFailed,
 )
-from session_rig import Place, Session, Upstream, every_mode
+from session_rig import Place, Session, every_mode
+from session_upstream import TOKEN, Upstream
 
 OK = {"status": 200, "body": "ok"}
 
@@ -140,7 +141,7 @@ def test_wrong_pins_are_refused_before_a_byte_and_the_server_beside_works(
             assert f"{impostor.pin} at root" in mismatch.seen
             assert not any(pin.startswith(impostor.pin) for pin in mismatch.expected)
             assert answered(session.ask("post", "right")) == OK
-            assert rig.TOKEN.encode() in upstream.received  # the control: there it was sent
+            assert TOKEN.encode() in upstream.received  # the control: there it was sent
 
 
 @every_mode

@@ -14,7 +14,8 @@ import pytest
 
 import session_rig as rig
 from codingagents.trust.events import AgentStarted, SessionEnded
-from session_rig import Place, Session, Upstream, every_mode
+from session_rig import Place, Session, every_mode
+from session_upstream import Upstream
 
 AT_ONCE = 2  # sessions; more would only slow one another down
 TERMS = 40  # points in time from nothing to one and a half times the start

@@ -15,7 +15,8 @@ import pytest
 
 import session_rig as rig
 from codingagents.trust.events import Checkpoint, EventsGap, HelperStarting
-from session_rig import Place, Upstream, every_mode
+from session_rig import Place, every_mode
+from session_upstream import Upstream
 
 SIZE = "64k"
 LOG = "coding-agents: the event log"

@@ -21,6 +21,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "tests")]
 
 import session_rig as rig  # noqa: E402 -- `python -I` does not look beside the script
 from codingagents.trust.events import Event, ExecAllowed, HelperReady, HelperStarting  # noqa: E402 -- likewise
+from session_upstream import Upstream  # noqa: E402 -- likewise
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
 START = (500, 250)  # ms, ten servers: must, aim
@@ -79,7 +80,7 @@ def main() -> int:
         return 2
     print(f"start of a session: supervisor as PID 1, {ROUNDS} rounds, median (least to most)")
     rounds: list[Round] = []
-    with rig.Upstream() as upstream, rig.place() as where:
+    with Upstream() as upstream, rig.place() as where:
         for servers in SERVERS:
             config = "".join(upstream.server(f"s{number}") for number in range(servers))
             one_session(where, config, servers)  # caches warm

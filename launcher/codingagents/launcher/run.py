@@ -21,6 +21,7 @@ from codingagents.launcher.engines.local import LocalEngine
 from codingagents.launcher.private_files import read_plain
 from codingagents.launcher.secrets import FILE_NAME, SecretSource, gather
 from codingagents.launcher.terminal import say
+from codingagents.launcher.workspace import check_reachable, choose_workspace
 from codingagents.rewrite.check import check_expiry
 from codingagents.rewrite.config import Config
 from codingagents.rewrite.parse import MAX_BYTES, parse_config
@@ -76,22 +77,25 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
     session = session_dir.new_session_id(now.date(), os.urandom(session_dir.RANDOM_BYTES))
     signing_key = checkpoint.new_key(os.urandom(32))
     agent = options.agent or config.session.agent or DEFAULT_AGENT
+    plan = _uids(config, options.uid_base)
+    workspace = choose_workspace(options.workspace, config)
     spec = plan_session(
         config,
         session=session,
         agent=agent,
         engine="local",
-        uids=_uids(config, options.uid_base),
+        uids=plan,
         secret_names_available=secrets,
         anchors=read_anchors(anchor_sources(config), config.file),
         command=list(options.command) or [agent],
-        working_directory=_workspace(options, config),
+        working_directory=workspace,
         environment=agent_environment(environment),
         public_key=checkpoint.public_key(signing_key),
         config_sha256=digest,
         today=now.date(),
     )
     check_headers(spec, secrets)
+    check_reachable(workspace, spec.uids)
     files = session_dir.place(session, base=options.base, directory=options.session_dir)
     engine.prepare()
     session_dir.create(files, spec)
@@ -138,19 +142,6 @@ def _engine(name: str, environment: Mapping[str, str]) -> Engine:
     if name != "local":
         raise UsageError(f"--engine {name} is not available yet; use --engine local")
     return LocalEngine(environment)
-
-
-def _workspace(options: RunOptions, config: Config) -> str:
-    if options.workspace is not None:
-        path = Path(options.workspace)
-    elif config.session.workspace is not None:
-        path = Path(config.file).parent / Path(config.session.workspace).expanduser()
-    else:
-        path = Path.cwd()
-    real = os.path.realpath(path)
-    if not os.path.isdir(real):
-        raise UsageError(f"the workspace {path} is not a directory; name one with --workspace")
-    return real
 
 
 def _uids(config: Config, chosen: int | None) -> UidPlan:

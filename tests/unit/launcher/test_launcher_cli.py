@@ -137,7 +137,16 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="the sentences that roo
             "the UID range 65530 to 65534 must lie within 1000 to 2147483645 without 65534; choose another start",
         ),
         (
-            ["--config", "config.toml", "--secret", "GITHUB_TOKEN=env:T", "--session-dir", "config.toml"],
+            [
+                "--config",
+                "config.toml",
+                "--secret",
+                "GITHUB_TOKEN=env:T",
+                "--workspace",
+                "/",
+                "--session-dir",
+                "config.toml",
+            ],
             {"T": "x"},
             2,
             "{home}/config.toml must be a directory, not a symbolic link or a file",
@@ -193,7 +202,7 @@ def test_an_engine_that_cannot_work_here_exits_125_and_leaves_nothing(home: Path
     ]
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "T": "x"}
     done = subprocess.run(
-        [*command, "--secret", "GITHUB_TOKEN=env:T"],
+        [*command, "--secret", "GITHUB_TOKEN=env:T", "--workspace", "/"],
         cwd=home,
         env=environment,
         capture_output=True,

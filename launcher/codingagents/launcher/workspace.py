@@ -1,0 +1,49 @@
+"""SHELL: the agent's working directory: which one it is, and whether the agent's user can enter it. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from codingagents.rewrite.config import Config
+from codingagents.rewrite.specs import UidPlan
+from codingagents.trust.errors import UsageError
+
+
+def choose_workspace(option: str | None, config: Config) -> str:
+    """Return the directory's real path: the command line's, then the configuration's, then the current one.
+
+    `UsageError` where it is no directory.
+    """
+    if option is not None:
+        path = Path(option)
+    elif config.session.workspace is not None:
+        path = Path(config.file).parent / Path(config.session.workspace).expanduser()
+    else:
+        path = Path.cwd()
+    real = os.path.realpath(path)
+    if not os.path.isdir(real):
+        raise UsageError(f"the workspace {path} is not a directory; name one with --workspace")
+    return real
+
+
+def check_reachable(workspace: str, uids: UidPlan) -> None:
+    """Raise `UsageError` where a directory on the way to `workspace` keeps the agent's user out.
+
+    The supervisor would find out too, but only once everything runs. Where a directory has a POSIX ACL, its mode does
+    not tell: then the session is left to find out.
+    """
+    for directory in [workspace, *map(str, Path(workspace).parents)][::-1]:
+        found = os.stat(directory)
+        if found.st_uid == uids.agent:
+            bit = stat.S_IXUSR
+        elif found.st_gid in (uids.agent, uids.workspace_gid):
+            bit = stat.S_IXGRP
+        else:
+            bit = stat.S_IXOTH
+        if not found.st_mode & bit and "system.posix_acl_access" not in os.listxattr(directory):
+            raise UsageError(
+                f"the agent's user cannot enter {directory}, and so not the workspace {workspace}; "
+                "give it a copy that others can reach, with --workspace"
+            )

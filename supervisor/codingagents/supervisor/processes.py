@@ -4,7 +4,8 @@ One `waitpid(-1)` loop serves owned children and orphans alike, so no second wai
 report a stolen one as 0). Everything runs in the main thread: children's parent-death signals follow the thread that
 spawned them, and with one thread no child can be reaped between its spawn and its registration.
 
-Signals go through pidfds, never by a number that could have been reused. `reaper.py` adds trio's side.
+Signals go through pidfds, never by a number that could have been reused. `reaper.py` adds trio's side; `proc_walk.py`
+finds processes that are no child of ours.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import fcntl
 import os
 import signal
 
-from codingagents.supervisor import signals
+from codingagents.supervisor import proc_walk, signals
 
 TYPE_CHECKING = False  # see signals.py
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 REAP_AT_ONCE = 256  # exits; an agent that makes orphans faster than we reap must not keep us from all else
 _MAX_UNCLAIMED = 1024  # exits kept for adoption; a session has dozens of helpers, an agent can make orphans without end
@@ -245,7 +246,7 @@ class Children:
         if is_pid1():
             _reached(os.kill, -1, number)
             return
-        for pidfd in _descendants():
+        for pidfd in proc_walk.descendants():
             _reached(signal.pidfd_send_signal, pidfd, number)
             os.close(pidfd)
 
@@ -256,16 +257,9 @@ class Children:
         faster than this walks can be missed: repeat until nothing is left.
         """
         reached = 0
-        for name in os.listdir("/proc"):
-            if not name.isdecimal() or _real_uid(int(name)) not in uids:
-                continue
+        for pidfd in proc_walk.of_users(uids):
             try:
-                pidfd = os.pidfd_open(int(name))
-            except ProcessLookupError:
-                continue
-            try:
-                if _real_uid(int(name)) in uids:  # still the process that the walk found, not a later one of its number
-                    reached += _reached(signal.pidfd_send_signal, pidfd, number)
+                reached += _reached(signal.pidfd_send_signal, pidfd, number)
             finally:
                 os.close(pidfd)
         return reached
@@ -342,49 +336,3 @@ def _is_reaped(pidfd: int) -> bool:
     except PermissionError:
         pass  # it is there, as another user
     return False
-
-
-def _parent_of(pid: int) -> int | None:
-    """Return the parent's pid from /proc/PID/stat, or None where the process is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            after_name = file.read().rpartition(b")")[2]
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(after_name.split()[1])
-
-
-def _real_uid(pid: int) -> int | None:
-    """Return the real UID from /proc/PID/status, or None where the process is gone or a zombie."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            fields = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[b"State"].startswith(b"Z") else int(fields[b"Uid"].split()[0])
-
-
-def _descendants() -> Iterator[int]:
-    """Yield a pidfd, the caller's to close, for each process below this one.
-
-    The parent is read again once the pidfd is open: if it is still the same, the descriptor holds the process that
-    the walk found and not a later one of its number.
-    """
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            parent = _parent_of(int(name))
-            if parent is not None:
-                children.setdefault(parent, []).append(int(name))
-    pending = [(os.getpid(), pid) for pid in children.get(os.getpid(), [])]
-    while pending:
-        parent, pid = pending.pop()
-        pending += [(pid, child) for child in children.get(pid, [])]
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        if _parent_of(pid) == parent:
-            yield pidfd
-        else:
-            os.close(pidfd)

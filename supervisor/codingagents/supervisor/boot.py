@@ -29,11 +29,12 @@ from codingagents.supervisor.confined import ConfinedRole, TrapSettings
 from codingagents.supervisor.control import Control
 from codingagents.supervisor.early import StubProcess, ZygoteProcess
 from codingagents.supervisor.event_log import EventLog
-from codingagents.supervisor.helpers import HelperKeeper, Slot, Zygote, bind_slot
+from codingagents.supervisor.helpers import HelperKeeper, Slot, bind_slot
 from codingagents.supervisor.layers import Facts, unmet_requirements
 from codingagents.supervisor.processes import Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.sessionfiles import open_event_log, read_session_spec
+from codingagents.supervisor.zygote_client import Zygote
 from codingagents.trust import checkpoint, errors
 from codingagents.trust.errors import AgentError, ProcessError
 from codingagents.trust.events import AgentStarted, LayerReport, SessionEnded, SessionStarted

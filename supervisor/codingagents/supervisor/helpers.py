@@ -1,12 +1,11 @@
-"""SHELL: makes helpers through the zygote, gives each its spec, records its facts, restarts it as `lifecycle` says.
+"""SHELL: keeps a helper for each server: has it made, gives it its spec, records its facts, restarts it.
 
-Decides nothing: the table in `lifecycle` does. The listening socket outlives the helper, so that a client that
-connects while a helper is coming back waits in the backlog instead of being refused.
+Decides nothing: `lifecycle` says when to restart, `helper_events` what is recorded. The listening socket outlives the
+helper, so that a client that connects while a helper is coming back waits in the backlog instead of being refused.
 """
 
 from __future__ import annotations
 
-import array
 import itertools
 import signal
 import socket
@@ -17,79 +16,25 @@ from typing import Final
 import trio
 
 from codingagents.rewrite.placeholders import names as placeholder_names
-from codingagents.rewrite.specs import Cloned, CloneRequest, HelperSpec, RemoteSpec
-from codingagents.supervisor.early import ZygoteProcess
+from codingagents.rewrite.specs import HelperSpec, RemoteSpec
 from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.helper_events import Source, stamp
 from codingagents.supervisor.lifecycle import MAX_BACKOFF_SECONDS, Do, Happened, Helper, State, step
 from codingagents.supervisor.processes import Child, Children, Exit
 from codingagents.supervisor.quota import Quota
 from codingagents.supervisor.reaper import Reaper
+from codingagents.supervisor.zygote_client import Zygote
 from codingagents.trust import facts, wire
 from codingagents.trust.errors import AgentError, EventLogError, ProcessError, WireError
-from codingagents.trust.events import (
-    AnyEvent,
-    FactsDropped,
-    HelperFailed,
-    HelperReady,
-    HelperRefused,
-    HelperRequest,
-    HelperStarting,
-    HelperStopped,
-    PinMismatch,
-    UpstreamFailed,
-)
+from codingagents.trust.events import AnyEvent, FactsDropped, HelperFailed, HelperStarting, HelperStopped
 from codingagents.trust.vocabulary import Secret
 
 MAX_FACT: Final = 64 * 1024  # bytes of one line
 _BYTES_A_TOKEN: Final = 1024  # of a fact; few of the longest must not fill the disk that the quota is there to spare
 _BACKLOG: Final = 128
 _BINDS: Final = 10
-_CLONE_SECONDS: Final = 10.0
 _LAST_WORDS_SECONDS: Final = 1.0  # for what a helper that ended had sent before
 _CLOSED_SECONDS: Final = 5.0  # for a helper to end once its channel is closed
-
-
-class Zygote:
-    """The process that has the helper stack loaded and clones helpers as our own children."""
-
-    def __init__(self, process: ZygoteProcess, children: Children) -> None:
-        """Own the channel of a zygote that was spawned early."""
-        self.child = process.child
-        self._children = children
-        process.channel.setblocking(False)
-        self._socket = trio.socket.from_stdlib_socket(process.channel)
-        self._lock = trio.Lock()
-
-    async def clone(self, server: str, channel: socket.socket, listener: socket.socket) -> Child:
-        """Return a new helper; `ProcessError` where the zygote is gone or could not make one."""
-        async with self._lock:
-            descriptors = array.array("i", [channel.fileno(), listener.fileno()])
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
-            try:
-                with trio.fail_after(_CLONE_SECONDS):
-                    await self._socket.sendmsg([wire.encode(CloneRequest(server=server))], rights)
-                    data, ancillary, _, _ = await self._socket.recvmsg(
-                        4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
-                    )
-            except (OSError, trio.ClosedResourceError, trio.TooSlowError) as error:
-                self._socket.close()  # an answer that comes late would be taken for the next request's
-                raise ProcessError(f"the zygote does not answer: {error or 'timeout'}") from None
-            received = array.array("i")
-            for _, _, payload in ancillary:
-                received.frombytes(payload)
-            if not data:
-                raise ProcessError("the zygote is gone")
-            answer: Cloned = wire.decode(Cloned, data)
-            if answer.pid is None or len(received) != 1:
-                raise ProcessError(f"the zygote made no helper: {answer.error}")
-            try:
-                return self._children.adopt(answer.pid, received[0])
-            except ProcessLookupError as error:
-                raise ProcessError(str(error.strerror)) from None
-
-    def close(self) -> None:
-        """Let it end: EOF is its signal."""
-        self._socket.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,13 +233,14 @@ class HelperKeeper:
         """Send the spec, then record facts until EOF; return a reason where the helper was ended by us."""
         buffer = wire.LineBuffer(MAX_FACT)
         quota = Quota(trio.current_time())
+        source = Source(server=self._slot.remote.name, uid=self._slot.uid, pid=child.pid, port=self._spec.listen_port)
         reason = ""
         try:
             await stream.send_all(wire.encode(self._spec, reveal_secrets=True))
             async for data in stream:
                 for line in buffer.feed(bytes(data)):
                     fact: facts.AnyFact = wire.decode(facts.AnyFact, line)
-                    reason = self._take(fact, child, quota, 1 + len(line) // _BYTES_A_TOKEN) or reason
+                    reason = self._take(fact, source, quota, 1 + len(line) // _BYTES_A_TOKEN) or reason
         except trio.BrokenResourceError:
             return reason
         except WireError as error:
@@ -305,7 +251,7 @@ class HelperKeeper:
             self._tell_dropped(quota)
         return reason
 
-    def _take(self, fact: facts.AnyFact, child: Child, quota: Quota, price: int) -> str:
+    def _take(self, fact: facts.AnyFact, source: Source, quota: Quota, price: int) -> str:
         if isinstance(fact, facts.Failed):
             return fact.reason
         if isinstance(fact, facts.Ready):
@@ -315,44 +261,12 @@ class HelperKeeper:
         if not quota.take(trio.current_time(), price):
             return ""
         self._tell_dropped(quota)
-        self._record(self._event(fact, child))
+        self._record(stamp(fact, source))
         return ""
 
     def _tell_dropped(self, quota: Quota) -> None:
         if dropped := quota.forgive():
             self._record(FactsDropped(server=self._slot.remote.name, dropped=dropped))
-
-    def _event(self, fact: facts.AnyFact, child: Child) -> AnyEvent:
-        """Stamp a fact with what the channel says of its source; a helper cannot speak for another."""
-        server = self._slot.remote.name
-        match fact:
-            case facts.Ready():
-                return HelperReady(
-                    server=server,
-                    user_id=self._slot.uid,
-                    process_pid=child.pid,
-                    listen=f"127.0.0.1:{self._slot.port}",
-                    open_fds=fact.open_fds,
-                )
-            case facts.Refused():
-                return HelperRefused(server=server, reason=fact.reason, peer_user_id=fact.peer_user_id)
-            case facts.Request():
-                return HelperRequest(
-                    server=server,
-                    http_request_method=fact.method,
-                    http_response_status_code=fact.status,
-                    error_type=fact.error_type,
-                    request_bytes=fact.request_bytes,
-                    response_bytes=fact.response_bytes,
-                    duration_ms=fact.duration_ms,
-                )
-            case facts.PinMismatch():
-                return PinMismatch(server=server, server_address=fact.address, expected=fact.expected, seen=fact.seen)
-            case facts.UpstreamFailed():
-                return UpstreamFailed(server=server, error_type=fact.error_type, detail=fact.detail)
-            case facts.Dropped():
-                return FactsDropped(server=server, dropped=fact.count)
-        raise AssertionError(fact)
 
     def _record(self, event: AnyEvent) -> bool:
         try:

@@ -17,14 +17,15 @@ import trio
 import trio.testing
 
 from codingagents.rewrite.specs import HeaderTemplate, RemoteSpec
-from codingagents.supervisor import helpers, lifecycle
+from codingagents.supervisor import helpers, lifecycle, zygote_client
 from codingagents.supervisor.early import ZygoteProcess
 from codingagents.supervisor.event_log import EventLog
-from codingagents.supervisor.helpers import HelperKeeper, Slot, Zygote, bind_slot
+from codingagents.supervisor.helpers import HelperKeeper, Slot, bind_slot
 from codingagents.supervisor.lifecycle import State
 from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.quota import Quota
 from codingagents.supervisor.reaper import Reaper
+from codingagents.supervisor.zygote_client import Zygote
 from codingagents.trust import checkpoint
 from codingagents.trust.encoding import decode_line
 from codingagents.trust.errors import ProcessError
@@ -329,7 +330,7 @@ def test_a_stop_while_the_disk_is_full_is_heard(tmp_path: Path, slot: Slot) -> N
 
 
 def test_a_stop_while_the_zygote_works_is_not_recorded_as_a_fault(tmp_path: Path, slot: Slot) -> None:
-    """As `boot._end` does it: stop the keeper, then close the zygote, which never answered."""
+    """As `ending` does it: stop the keeper, then close the zygote, which never answered."""
     scene = Scene(tmp_path, slot, [SERVE])
     process = SilentZygoteProcess()
     with process.theirs:
@@ -372,7 +373,7 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_ones(
     slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One helper's process must never be taken for another server's."""
-    monkeypatch.setattr(helpers, "_CLONE_SECONDS", 0.1)
+    monkeypatch.setattr(zygote_client, "_CLONE_SECONDS", 0.1)
     process = SilentZygoteProcess()
     ours, theirs = socket.socketpair()
 

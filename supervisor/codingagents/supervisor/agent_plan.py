@@ -1,0 +1,80 @@
+"""CORE: what the agent is started as, and what is said where it cannot be. Pure: paths come resolved, random as given.
+
+Starts nothing and puts no layer on: that is for `confined`, which tells the stub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from codingagents.rewrite.specs import SessionSpec
+from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
+from codingagents.supervisor.layers import unmet_requirements
+from codingagents.trust import errors
+from codingagents.trust.events import Layer
+
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where the specification has none
+
+
+def agent_confinement(
+    spec: SessionSpec,
+    command: Sequence[str],
+    *,
+    home: str,
+    client_environment: Mapping[str, str],
+    real_trees: Sequence[str],
+    probe_file: str,
+    probe_nonce: str,
+    death_signal: bool,
+) -> ConfineSpec:
+    """Return how the agent is confined and what it runs.
+
+    `real_trees` are the specification's trees with every link resolved: both may be executed. `probe_file` is "" where
+    there is no place for one. The specification's environment wins over the clients', and both over ours.
+    """
+    return ConfineSpec(
+        argv=list(command),
+        environment={
+            "PATH": _PATH,
+            "HOME": home,
+            **client_environment,
+            "CODING_AGENTS_SESSION": spec.session,
+            **spec.environment,
+        },
+        working_directory=spec.working_directory,
+        uid=spec.uids.agent,
+        gid=spec.uids.agent,
+        groups=[spec.uids.workspace_gid],
+        umask=0o002,
+        execute_trees=sorted({*spec.exec.trees, *real_trees}),
+        probe_file=probe_file or None,
+        probe_nonce=probe_nonce,
+        death_signal=death_signal,
+        layers_off=[name for name, wish in spec.layers.items() if wish == "off"],
+    )
+
+
+def missing_layers(rows: Sequence[Layer]) -> str:
+    """Return the sentence about required layers that a report does not show as enforced; "" where there are none."""
+    unmet = unmet_requirements(rows)
+    if not unmet:
+        return ""
+    names = ", ".join(row.layer for row in unmet)
+    remedies = "; ".join(row.remedy for row in unmet if row.remedy) or unmet[0].why
+    return f"required layers are not enforced here: {names} ({remedies})"
+
+
+def why_not_started(failed: ExecFailed, spec: SessionSpec, program: str) -> str:
+    """Return the sentence about an agent that could not be run, with what would help where that is known."""
+    return f"{failed.step} failed with {failed.errno}{_hint(failed, spec, program)}"
+
+
+def _hint(failed: ExecFailed, spec: SessionSpec, program: str) -> str:
+    if failed.code == errors.EXIT_NO_PROGRAM and "/" not in program:
+        return f"; install it for all users: the agent's PATH is {spec.environment.get('PATH', _PATH)}"
+    if failed.errno != "EACCES":
+        return ""
+    if failed.step.startswith("entering"):
+        return f"; UID {spec.uids.agent} must be able to reach the workspace: give it a copy with --workspace"
+    return f"; only {' '.join(spec.exec.trees)} may be executed: see [exec] trees"

@@ -1,0 +1,33 @@
+"""SHELL: writes the clients' configurations of a session. What is in them is `rewrite.clients`' to say.
+
+Starts no client, and does not decide which of them the agent is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from codingagents.rewrite.clients.base import Endpoint, Switches
+from codingagents.rewrite.clients.known import CLIENTS
+from codingagents.rewrite.files import install_client_files
+from codingagents.rewrite.specs import SessionSpec
+from codingagents.supervisor.helpers import Slot
+
+
+def install_clients(spec: SessionSpec, slots: Sequence[Slot], root: str, command: Sequence[str]) -> Switches:
+    """Write every client's configuration below `root`; return what makes clients read it.
+
+    The environment is that of all clients. A client that is told by arguments gets them where `command` is that client
+    and not a program around it. Raises `ConfigError` where a file cannot be written.
+    """
+    endpoints = [Endpoint(name=slot.remote.name, url=slot.url, bearer=slot.bearer) for slot in slots]
+    environment: dict[str, str] = {}
+    arguments: tuple[str, ...] = ()
+    for client in CLIENTS.values():
+        install_client_files(root, client.render(endpoints, spec.codex_toml), spec.uids.agent)
+        switches = client.switches(root)
+        environment |= switches.environment
+        if spec.agent == client.NAME and os.path.basename(command[0]) == client.NAME:
+            arguments = switches.arguments
+    return Switches(arguments=arguments, environment=environment)

@@ -31,6 +31,7 @@ from typing import Any, Self
 
 import container_image
 import pki
+from codingagents.rewrite import places
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.plan import plan_session, uid_plan
 from codingagents.rewrite.specs import SessionSecrets
@@ -325,7 +326,7 @@ class Session:
         shutil.copy(SCRIPTS / "agent.py", self.workspace)
         shutil.copyfile("/usr/bin/true", self.workspace / "outside")
         (self.workspace / "outside").chmod(0o755)
-        (self.directory / "session.json").write_bytes(wire.encode(self._spec()))
+        (self.directory / places.SESSION_SPEC).write_bytes(wire.encode(self._spec()))
 
     def _spec(self) -> Any:
         right, other, unused = self._upstream.leaf.pin, pki.make_root("Other").pin, pki.make_root("Backup").pin
@@ -377,11 +378,11 @@ class Session:
 
     def verify(self) -> Verified:
         """Prove the log with the key that never was in the container; `ChainError` where it does not hold."""
-        lines = read_lines(str(self.directory / "events.jsonl"))
+        lines = read_lines(str(self.directory / places.EVENT_LOG))
         return verify_log(lines, checkpoint.public_key(self._key), expect_session=self.id)
 
     def events(self) -> list[AnyEvent]:
-        return [decode_line(line).event for line in (self.directory / "events.jsonl").read_bytes().splitlines()]
+        return [decode_line(line).event for line in (self.directory / places.EVENT_LOG).read_bytes().splitlines()]
 
     def layers(self) -> Mapping[str, Layer]:
         """Return the layer report of the agent."""

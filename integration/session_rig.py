@@ -36,7 +36,8 @@ import pytest
 
 from codingagents.launcher import session_dir, uids
 from codingagents.launcher.anchors import read_anchors
-from codingagents.launcher.run import AGENT_PATH, read_config
+from codingagents.launcher.run import read_config
+from codingagents.rewrite.places import AGENT_PATH
 from codingagents.rewrite.plan import anchor_sources, plan_session, uid_plan
 from codingagents.rewrite.specs import SessionSecrets
 from codingagents.trust import checkpoint, wire

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import session_rig as rig
-from codingagents.launcher.run import AGENT_PATH
+from codingagents.rewrite.places import AGENT_PATH
 from codingagents.trust.events import AgentStarted, ExecDenied, SessionEnded
 from session_rig import Place, Session, every_mode
 from session_upstream import Upstream

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from codingagents.rewrite import places
 from codingagents.supervisor.event_log import EventLog
-from codingagents.supervisor.sessionfiles import LOG_NAME, open_event_log
+from codingagents.supervisor.sessionfiles import open_event_log
 from codingagents.trust import checkpoint
 from codingagents.trust.encoding import decode_line
 from codingagents.trust.errors import EventLogError
@@ -34,7 +35,7 @@ ENDED = SessionEnded(exit_code=0, reason="done")
 
 class Bench:
     def __init__(self, disk: Path) -> None:
-        self.path = disk / LOG_NAME
+        self.path = disk / places.EVENT_LOG
         self.notes: list[str] = []
         self.log = EventLog(
             open_event_log(str(disk)),

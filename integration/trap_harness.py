@@ -29,6 +29,7 @@ import msgspec
 import pytest
 import trio
 
+from codingagents.rewrite import places
 from codingagents.rewrite.specs import ExecRule, ExecSpec
 from codingagents.supervisor import kernel, processes, rundirs
 from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
@@ -37,7 +38,7 @@ from codingagents.supervisor.early import StubProcess
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.layers import Facts
 from codingagents.supervisor.reaper import Reaper
-from codingagents.supervisor.sessionfiles import LOG_NAME, open_event_log
+from codingagents.supervisor.sessionfiles import open_event_log
 from codingagents.trust import checkpoint
 from codingagents.trust.encoding import decode_line
 from codingagents.trust.events import AnyEvent, ExecAllowed, ExecDenied, Layer, SessionEnded
@@ -207,7 +208,7 @@ def start(request: Request) -> Iterator[Run]:
     command = [*prefix, sys.executable, "-I", os.path.abspath(__file__), str(directory)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        yield Run(process, directory, Path(request.log_directory or directory) / LOG_NAME)
+        yield Run(process, directory, Path(request.log_directory or directory) / places.EVENT_LOG)
     finally:
         if process.poll() is None:
             process.kill()

@@ -19,6 +19,7 @@ sys.path[:0] = [str(HERE.parent)]
 
 import trio  # noqa: E402 -- `python -I` does not look beside the script
 
+from codingagents.rewrite import places  # noqa: E402 -- likewise
 from codingagents.supervisor import processes, rundirs  # noqa: E402 -- likewise
 from codingagents.supervisor.event_log import EventLog  # noqa: E402 -- likewise
 from codingagents.supervisor.reaper import Reaper  # noqa: E402 -- likewise
@@ -108,7 +109,7 @@ def _attempt() -> float:
         log = open_log(directory, [])
         pairs = trio.run(_measure, log, directory)
         log.close(None)
-        recorded = Path(directory, "events.jsonl").read_bytes().count(b'"dev.codingagents.exec.allowed"')
+        recorded = Path(directory, places.EVENT_LOG).read_bytes().count(b'"dev.codingagents.exec.allowed"')
     assert recorded >= len(pairs) * SPAWNS, "not every exec was recorded"
     ratios = {
         name: statistics.median(_quantile(trapped, percent) / _quantile(bare, percent) for bare, trapped in pairs)

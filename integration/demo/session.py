@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from codingagents.rewrite import places
 from codingagents.trust.encoding import Record, decode_line
 from codingagents.trust.errors import WireError
 from codingagents.trust.events import SessionStarted
@@ -31,7 +32,7 @@ from demo.probes import DialledElsewhere
 from demo.stage import DENIED, HOST, PREFIX, TOKEN_LENGTH, URL, DemoError, Stage, leftovers
 
 CLI = Path(sys.executable).with_name("coding-agents")
-MCP_CONFIG = "/run/coding-agents/clients/claude/mcp.json"  # what Claude Code is started with, too
+MCP_CONFIG = f"{places.CLIENTS}/claude/mcp.json"  # what Claude Code is started with, too
 OTHER_UID = 65534
 _LIMIT_SECONDS = 180  # for a session that takes some fifteen
 _KILL_SECONDS = 200

@@ -18,6 +18,7 @@ from codingagents.launcher import completion, config_cmd, container_side
 from codingagents.launcher.run import DEFAULT_AGENT, RunOptions, run
 from codingagents.launcher.secrets import parse_option
 from codingagents.launcher.terminal import PROGRAM, say
+from codingagents.rewrite import places
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.trust.commandline import Parser
 from codingagents.trust.errors import EXIT_ENGINE, EXIT_OK, EXIT_REFUSED, AgentError, ConfigError, UsageError
@@ -115,7 +116,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run_options(options: argparse.Namespace, command: list[str]) -> RunOptions:
-    base = Path.home() / ".config" / PROGRAM
+    base = Path.home() / places.HOST_CONFIG
     return RunOptions(
         base=base,
         config=options.config or base / "config.toml",

@@ -16,6 +16,7 @@ from pathlib import Path
 from codingagents.launcher.anchors import read_anchors
 from codingagents.launcher.run import read_config
 from codingagents.launcher.terminal import say
+from codingagents.rewrite import places
 from codingagents.rewrite.check import Row, check_expiry, describe
 from codingagents.rewrite.clients.base import Endpoint
 from codingagents.rewrite.clients.codex import passed_through
@@ -25,7 +26,6 @@ from codingagents.trust.errors import EXIT_OK, EXIT_REFUSED
 from codingagents.trust.terminal import printable
 from codingagents.trust.vocabulary import Secret
 
-CLIENT_ROOT = "/run/coding-agents/clients"  # as the supervisor makes it in every session
 _COLUMNS = ("server", "kind", "state", "target", "trust", "secrets", "client auth")
 
 
@@ -66,10 +66,10 @@ def render(path: Path, *, client: str, as_json: bool) -> int:
         for server in config.remotes
     ]
     files = [
-        (f"{CLIENT_ROOT}/{file.path}", file.content.decode())
+        (f"{places.CLIENTS}/{file.path}", file.content.decode())
         for file in CLIENTS[client].render(endpoints, passed_through(config))
     ]
-    switches = CLIENTS[client].switches(CLIENT_ROOT)
+    switches = CLIENTS[client].switches(places.CLIENTS)
     if as_json:
         _print_json(
             {

@@ -22,6 +22,7 @@ from codingagents.launcher.private_files import read_plain
 from codingagents.launcher.secrets import FILE_NAME, SecretSource, gather
 from codingagents.launcher.terminal import say
 from codingagents.launcher.workspace import check_reachable, choose_workspace
+from codingagents.rewrite import places
 from codingagents.rewrite.check import check_expiry
 from codingagents.rewrite.config import Config
 from codingagents.rewrite.parse import MAX_BYTES, parse_config
@@ -33,7 +34,6 @@ from codingagents.trust.errors import AgentError, ConfigError, UsageError
 from codingagents.trust.vocabulary import Secret
 
 DEFAULT_AGENT = "claude"
-AGENT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _AGENT_VARIABLES = frozenset({"TERM", "LANG", "TZ", "COLORTERM", "NO_COLOR"})
 
 
@@ -122,7 +122,7 @@ def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
     HOME is the supervisor's to set, for it knows the account.
     """
     passed_on = {name: text for name, text in environment.items() if name in _AGENT_VARIABLES or name[:3] == "LC_"}
-    return {"PATH": AGENT_PATH, **passed_on}
+    return {"PATH": places.AGENT_PATH, **passed_on}
 
 
 def _start(engine: Engine, files: session_dir.SessionFiles, spec: SessionSpec, secrets: SessionSecrets) -> int:

@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from codingagents.launcher.private_files import private_directory, replace_private
+from codingagents.rewrite import places
 from codingagents.rewrite.specs import SessionSpec
 from codingagents.trust import wire
 from codingagents.trust.checkpoint import key_line, open_checkpoint
@@ -37,22 +38,22 @@ class SessionFiles:
     @property
     def spec(self) -> Path:
         """The `SessionSpec`, as the supervisor reads it."""
-        return self.directory / "session.json"
+        return self.directory / places.SESSION_SPEC
 
     @property
     def log(self) -> Path:
         """The event log; only the supervisor writes it."""
-        return self.directory / "events.jsonl"
+        return self.directory / places.EVENT_LOG
 
     @property
     def public_key(self) -> Path:
         """What the log verifies against."""
-        return self.base / "trusted" / f"{self.session}.pub"
+        return self.base / places.TRUSTED / f"{self.session}{places.KEY_SUFFIX}"
 
     @property
     def checkpoint(self) -> Path:
         """The newest signed checkpoint that came up the control channel."""
-        return self.base / "trusted" / f"{self.session}.checkpoint"
+        return self.base / places.TRUSTED / f"{self.session}{places.CHECKPOINT_SUFFIX}"
 
 
 def place(session: SessionId, *, base: Path, directory: Path | None) -> SessionFiles:
@@ -60,7 +61,7 @@ def place(session: SessionId, *, base: Path, directory: Path | None) -> SessionF
 
     `directory` is the `--session-dir` option. Raises `ConfigError`.
     """
-    trusted = private_directory(base / "trusted", create=False)
+    trusted = private_directory(base / places.TRUSTED, create=False)
     base = trusted.parent
     chosen = private_directory(directory or base / "sessions" / session, create=False)
     if chosen == trusted or trusted in chosen.parents or chosen in trusted.parents:

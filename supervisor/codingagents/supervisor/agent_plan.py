@@ -6,22 +6,19 @@ Starts nothing and puts no layer on: that is for `confined`, which tells the stu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
+from codingagents.rewrite import places
 from codingagents.rewrite.specs import SessionSpec
 from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
 from codingagents.supervisor.layers import unmet_requirements
 from codingagents.trust import errors
 from codingagents.trust.events import Layer
 
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where the specification has none
-
 
 def agent_confinement(
     spec: SessionSpec,
     command: Sequence[str],
     *,
-    home: str,
     client_environment: Mapping[str, str],
     real_trees: Sequence[str],
     probe_file: str,
@@ -36,8 +33,8 @@ def agent_confinement(
     return ConfineSpec(
         argv=list(command),
         environment={
-            "PATH": _PATH,
-            "HOME": home,
+            "PATH": places.SYSTEM_PATH,
+            "HOME": places.AGENT_HOME,
             **client_environment,
             "CODING_AGENTS_SESSION": spec.session,
             **spec.environment,
@@ -72,7 +69,7 @@ def why_not_started(failed: ExecFailed, spec: SessionSpec, program: str) -> str:
 
 def _hint(failed: ExecFailed, spec: SessionSpec, program: str) -> str:
     if failed.code == errors.EXIT_NO_PROGRAM and "/" not in program:
-        return f"; install it for all users: the agent's PATH is {spec.environment.get('PATH', _PATH)}"
+        return f"; install it for all users: the agent's PATH is {spec.environment.get('PATH', places.SYSTEM_PATH)}"
     if failed.errno != "EACCES":
         return ""
     if failed.step.startswith("entering"):

@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from codingagents.rewrite import places
 from codingagents.rewrite.specs import ControlCheckpoint, SessionSecrets, SessionSpec
 from codingagents.supervisor import agent_plan, complaints, kernel, processes, rundirs, signals
 from codingagents.supervisor.client_configs import install_clients
@@ -126,7 +127,7 @@ class Session:
             why_plain=self._parts.why_no_mounts, agent_uid=uids.agent, agent_gid=uids.agent, session_dir=self._dir
         )
         self._start_helpers(services, log, granted)
-        switches = install_clients(self._spec, self._made.slots, dirs.clients, self._command)
+        switches = install_clients(self._spec, self._made.slots, places.CLIENTS, self._command)
         self._command[1:1] = switches.arguments
         await trio.lowlevel.checkpoint()
 
@@ -208,7 +209,6 @@ class Session:
         return agent_plan.agent_confinement(
             self._spec,
             self._command,
-            home=dirs.home,
             client_environment=client_environment,
             real_trees=[os.path.realpath(tree) for tree in self._spec.exec.trees],
             probe_file=dirs.probe_file,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, get_args
 
+from codingagents.rewrite import places
 from codingagents.trust import errors
 from codingagents.trust.checkpoint import VerifyingKey, parse_key_line
 from codingagents.trust.commandline import Parser
@@ -123,14 +124,14 @@ def _kept_key(log: str) -> str:
         session = decode_line(first).session
     except WireError:
         raise UsageError(f"{log} does not begin with an event that names its session; name the key by --key") from None
-    path = Path.home() / ".config" / "coding-agents" / "trusted" / f"{session}.pub"
+    path = Path.home() / places.HOST_CONFIG / places.TRUSTED / f"{session}{places.KEY_SUFFIX}"
     if not path.exists():
         raise NotFoundError(f"there is no key of session {session} at {path}; name it by --key")
     return str(path)
 
 
 def _checkpoint_beside(key_file: str) -> str | None:
-    path = Path(key_file).with_suffix(".checkpoint")
+    path = Path(key_file).with_suffix(places.CHECKPOINT_SUFFIX)
     return _read_small(str(path), "checkpoint") if path.exists() else None
 
 

@@ -15,20 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from codingagents.rewrite import places
 from codingagents.supervisor import kernel, namespaces
 from codingagents.trust.errors import ProcessError
 
-ROOT: Final = "/run/coding-agents"
-SECRETS: Final = "/run/agent-secrets"
-DATA: Final = "/run/agent-data"
-EXPORT: Final = "/run/agent-data-export"
-
 # Executable only where stubs will live; every size is a ceiling, not a reservation.
 MOUNTS: Final = (
-    (ROOT, "mode=0755,size=64m", 0),
-    (SECRETS, "mode=0700,size=16m", kernel.MS_NOEXEC),
-    (DATA, "mode=0700,size=256m", kernel.MS_NOEXEC),
-    (EXPORT, "mode=0700,size=256m", kernel.MS_NOEXEC),
+    (places.RUN_ROOT, "mode=0755,size=64m", 0),
+    (places.RUN_SECRETS, "mode=0700,size=16m", kernel.MS_NOEXEC),
+    (places.RUN_DATA, "mode=0700,size=256m", kernel.MS_NOEXEC),
+    (places.RUN_EXPORT, "mode=0700,size=256m", kernel.MS_NOEXEC),
 )
 
 
@@ -41,16 +37,6 @@ class RunDirs:
     owner: tuple[int, int] = (0, 0)  # UID and GID of whoever fills the home and the clients' directories
     made: list[str] = field(default_factory=list)
     filled: list[str] = field(default_factory=list)  # those that the image brought along, empty
-
-    @property
-    def clients(self) -> str:
-        """Directory of the clients' configurations, one sticky directory each."""
-        return f"{ROOT}/clients"
-
-    @property
-    def home(self) -> str:
-        """The agent's home directory."""
-        return f"{ROOT}/home"
 
     def drop_probe_file(self) -> None:
         """Remove Landlock's probe: whoever tried it holds it open."""
@@ -84,8 +70,8 @@ class RunDirs:
             # Root without CAP_DAC_OVERRIDE may not enter what the owner made private; the owner may.
             with kernel.filesystem_identity(*self.owner):
                 shutil.rmtree(path, ignore_errors=True)
-            if os.path.lexists(self.home):
-                os.chown(self.home, os.geteuid(), -1)
+            if os.path.lexists(places.AGENT_HOME):
+                os.chown(places.AGENT_HOME, os.geteuid(), -1)
             shutil.rmtree(path)
 
 
@@ -98,10 +84,10 @@ def prepare(*, why_plain: str, agent_uid: int, agent_gid: int, session_dir: str)
     dirs = RunDirs(why_plain=why_plain, owner=(agent_uid, agent_gid))
     try:
         _fill(dirs)
-        dirs.probe_file = make_probe_file((ROOT, session_dir))
+        dirs.probe_file = make_probe_file((places.RUN_ROOT, session_dir))
     except OSError as error:
         dirs.remove()
-        raise ProcessError(f"cannot prepare {error.filename or ROOT}: {error.strerror}") from None
+        raise ProcessError(f"cannot prepare {error.filename or places.RUN_ROOT}: {error.strerror}") from None
     except ProcessError:
         dirs.remove()
         raise
@@ -111,16 +97,16 @@ def prepare(*, why_plain: str, agent_uid: int, agent_gid: int, session_dir: str)
 def _fill(dirs: RunDirs) -> None:
     for path, options, flags in MOUNTS:
         if dirs.why_plain:
-            _make_plain(dirs, path, 0o755 if path == ROOT else 0o700)
+            _make_plain(dirs, path, 0o755 if path == places.RUN_ROOT else 0o700)
             continue
         try:
             os.makedirs(path, exist_ok=True)
             kernel.mount("coding-agents", path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | flags, options)
         except OSError as error:
             raise ProcessError(f"cannot have a tmpfs on {path}: {error.strerror}; let the engine mount one") from None
-    _make_directory(dirs.clients, 0o755)
-    _make_directory(dirs.home, 0o700)
-    os.chown(dirs.home, *dirs.owner)
+    _make_directory(places.CLIENTS, 0o755)
+    _make_directory(places.AGENT_HOME, 0o700)
+    os.chown(places.AGENT_HOME, *dirs.owner)
 
 
 def make_probe_file(directories: Sequence[str]) -> str:

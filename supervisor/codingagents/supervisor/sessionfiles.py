@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final
 
+from codingagents.rewrite import places
 from codingagents.rewrite.specs import SessionSpec
 from codingagents.trust import wire
 from codingagents.trust.errors import NotFoundError, ProcessError, WireError
 
-SPEC_NAME: Final = "session.json"
-LOG_NAME: Final = "events.jsonl"
-
 
 def read_session_spec(session_dir: str) -> SessionSpec:
     """Return the session's specification; `NotFoundError` or `ProcessError` with a sentence where there is none."""
-    path = os.path.join(session_dir, SPEC_NAME)
+    path = os.path.join(session_dir, places.SESSION_SPEC)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -36,7 +33,7 @@ def read_session_spec(session_dir: str) -> SessionSpec:
 
 def open_event_log(session_dir: str) -> int:
     """Return a descriptor that appends to a new event log; `ProcessError` where there is one already."""
-    path = os.path.join(session_dir, LOG_NAME)
+    path = os.path.join(session_dir, places.EVENT_LOG)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o600)

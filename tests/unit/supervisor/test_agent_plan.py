@@ -29,7 +29,6 @@ def confinement(environment: dict[str, str], client_environment: dict[str, str],
     return agent_confinement(
         msgspec.structs.replace(SPEC, environment=environment),
         ["claude", "--x"],
-        home="/h",
         client_environment=client_environment,
         real_trees=["/usr", "/usr/bin"],
         probe_file=probe_file,
@@ -41,7 +40,7 @@ def confinement(environment: dict[str, str], client_environment: dict[str, str],
 def test_the_agent_is_confined_as_the_session_says() -> None:
     assert confinement({"PATH": "/bin"}, {}) == ConfineSpec(
         argv=["claude", "--x"],
-        environment={"PATH": "/bin", "HOME": "/h", "CODING_AGENTS_SESSION": "s-1"},
+        environment={"PATH": "/bin", "HOME": "/run/coding-agents/home", "CODING_AGENTS_SESSION": "s-1"},
         working_directory="/w",
         uid=52001,
         gid=52001,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from codingagents.rewrite import places
 from codingagents.rewrite.specs import SessionSpec, UidPlan
-from codingagents.supervisor.sessionfiles import LOG_NAME, SPEC_NAME, open_event_log, read_session_spec
+from codingagents.supervisor.sessionfiles import open_event_log, read_session_spec
 from codingagents.trust import wire
 from codingagents.trust.errors import AgentError, NotFoundError, ProcessError
 
@@ -26,7 +27,7 @@ SPEC = SessionSpec(
 
 @pytest.fixture
 def spec_file(tmp_path: Path) -> Path:
-    path = tmp_path / SPEC_NAME
+    path = tmp_path / places.SESSION_SPEC
     path.write_bytes(wire.encode(SPEC))
     path.chmod(0o600)
     return path
@@ -99,13 +100,13 @@ def test_the_log_is_made_for_its_owner_and_only_grows(tmp_path: Path) -> None:
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, b"second\n")
     os.close(descriptor)
-    path = tmp_path / LOG_NAME
+    path = tmp_path / places.EVENT_LOG
     assert path.read_bytes() == b"first\nsecond\n"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_log_that_is_there_already_is_refused(tmp_path: Path) -> None:
-    (tmp_path / LOG_NAME).symlink_to("nowhere")
+    (tmp_path / places.EVENT_LOG).symlink_to("nowhere")
     with pytest.raises(ProcessError, match="one session only"):
         open_event_log(str(tmp_path))
     assert not (tmp_path / "nowhere").exists()

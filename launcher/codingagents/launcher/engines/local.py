@@ -19,12 +19,12 @@ from pathlib import Path
 
 from codingagents.launcher.engines.control import ControlChannel
 from codingagents.launcher.engines.forwarding import Forwarder
+from codingagents.rewrite import places
 from codingagents.rewrite.specs import AnyControl, SessionSecrets
 from codingagents.trust.errors import ProcessError, WireError
 
 SUPERVISOR = (sys.executable, "-I", "-m", "codingagents.supervisor")
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PASSED_ON = ("TERM", "LANG")
 _CONTROL_FD = 3
 _CLONE_NEWPID = 0x20000000
@@ -90,7 +90,7 @@ class LocalEngine:
             return os.posix_spawn(
                 argv[0],
                 argv,
-                {"PATH": _PATH, **passed_on},
+                {"PATH": places.SYSTEM_PATH, **passed_on},
                 file_actions=[(os.POSIX_SPAWN_DUP2, control_fd, _CONTROL_FD)],
                 setsigmask=mask,
                 setsigdef=_IGNORED_BY_PYTHON,

@@ -1,0 +1,26 @@
+"""CORE: where things lie that more than one part has to find, and what they are called. Makes and opens nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# A session directory, on the host: written by the launcher and the supervisor, each its own file.
+SESSION_SPEC: Final = "session.json"
+EVENT_LOG: Final = "events.jsonl"
+
+# Below the home directory of whoever runs sessions.
+HOST_CONFIG: Final = ".config/coding-agents"
+TRUSTED: Final = "trusted"  # in it: what proves a session's log, SESSION with one of these suffixes
+KEY_SUFFIX: Final = ".pub"
+CHECKPOINT_SUFFIX: Final = ".checkpoint"
+
+# In a session, as the supervisor makes them.
+RUN_ROOT: Final = "/run/coding-agents"
+RUN_SECRETS: Final = "/run/agent-secrets"
+RUN_DATA: Final = "/run/agent-data"
+RUN_EXPORT: Final = "/run/agent-data-export"
+CLIENTS: Final = f"{RUN_ROOT}/clients"  # one sticky directory for each client's configuration
+AGENT_HOME: Final = f"{RUN_ROOT}/home"
+
+AGENT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # root's, as Debian has it

@@ -7,6 +7,7 @@ means the file that was checked. Does not decide what the files hold.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -99,8 +100,10 @@ def _bounded(content: bytes, path: Path, limit: int) -> bytes:
 
 
 def _make_directory(directory: Path) -> os.stat_result:
+    """Make `directory` and return what stands there, which another launcher may have made first: check it."""
     try:
-        os.mkdir(directory, 0o700)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
         return os.lstat(directory)
     except OSError as error:
         raise ConfigError(f"cannot make {directory}: {error.strerror}") from None

@@ -82,6 +82,11 @@ def test_an_agent_that_cannot_be_run_is_126_or_127(mode: str, command: str, wher
     assert session.verify().closed
 
 
+def has_a_shell_that_ignores_term(session: Session) -> bool:
+    shells = [pid for pid in session.of_agent() if rig.command_line(pid)[:1] == ["/bin/sh"]]
+    return any(int(rig.fields(pid)["SigIgn"], 16) >> signal.SIGTERM - 1 & 1 for pid in shells)
+
+
 def denied_by_rule(session: Session) -> list[ExecDenied]:
     return [event for event in session.events(ExecDenied) if event.rule != "self-test"]
 
@@ -146,7 +151,8 @@ def test_what_does_not_end_is_killed_after_its_grace(where: Place) -> None:
         for session in (pid1, subreaper, with_daemon):
             session.ask("daemonise", *stubborn)
         os.kill(with_hung_helper.named("helper one"), signal.SIGSTOP)
-        time.sleep(0.3)  # the shells' traps stand
+        for session in (pid1, subreaper, with_daemon):
+            rig.wait_until(functools.partial(has_a_shell_that_ignores_term, session), "the shell's trap")
         begun = time.monotonic()
         pid1.signal(signal.SIGTERM)
         subreaper.signal(signal.SIGTERM)

@@ -17,13 +17,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
 
-import trio  # noqa: E402 -- `python -I` does not look beside the script
+import trio
 
-from codingagents.rewrite import places  # noqa: E402 -- likewise
-from codingagents.supervisor import processes, rundirs  # noqa: E402 -- likewise
-from codingagents.supervisor.event_log import EventLog  # noqa: E402 -- likewise
-from codingagents.supervisor.reaper import Reaper  # noqa: E402 -- likewise
-from trap_harness import Confined, Request, confined, deny, open_log, python  # noqa: E402 -- likewise
+from codingagents.rewrite import places
+from codingagents.supervisor import processes, rundirs
+from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.reaper import Reaper
+from trap_harness import Confined, Request, confined, deny, open_log, python
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "20"))
 SPAWNS = 100  # a round
@@ -90,7 +90,7 @@ async def _measure(log: EventLog, directory: str) -> list[tuple[list[int], list[
             await _start(second)
             await bare.round(), await trapped.round()  # caches warm, imports done
             for _ in range(ROUNDS):
-                pairs.append((await bare.round(), await trapped.round()))  # noqa: PERF401 -- rounds in turn
+                pairs.append((await bare.round(), await trapped.round()))  # noqa: PERF401 -- two awaits a pair, in turn
             for each, made in ((bare, first), (trapped, second)):
                 each.stop()
                 await reaper.wait(made.stub.child)

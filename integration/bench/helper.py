@@ -26,9 +26,9 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "tests")]
 
-import pki  # noqa: E402 -- `python -I` does not look beside the script
-from codingagents.rewrite.specs import HeaderTemplate, PinSpec, RemoteSpec, TlsSpec  # noqa: E402 -- likewise
-from helper_rig import BEARER, TOKEN, Helper, Zygote  # noqa: E402 -- likewise
+import pki
+from codingagents.rewrite.specs import HeaderTemplate, PinSpec, RemoteSpec, TlsSpec
+from helper_rig import BEARER, TOKEN, Helper, Zygote
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "6"))
 SECONDS = 2

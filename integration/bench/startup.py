@@ -19,9 +19,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "tests")]
 
-import session_rig as rig  # noqa: E402 -- `python -I` does not look beside the script
-from codingagents.trust.events import Event, ExecAllowed, HelperReady, HelperStarting  # noqa: E402 -- likewise
-from session_upstream import Upstream  # noqa: E402 -- likewise
+import session_rig as rig
+from codingagents.trust.events import Event, ExecAllowed, HelperReady, HelperStarting
+from session_upstream import Upstream
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
 START = (500, 250)  # ms, ten servers: must, aim

@@ -16,8 +16,8 @@ from pathlib import Path
 # Isolated (-I), so that nothing but the project and these two folders is imported.
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "tests")]
 
-from demo import claims, session, stage, venv  # noqa: E402 -- found by the line above
-from demo.show import Show  # noqa: E402 -- likewise
+from demo import claims, session, stage, venv
+from demo.show import Show
 
 NOT_ROOT = "the demo gives each role a user ID of its own, which only root can do: run 'sudo make demo'."
 

@@ -42,8 +42,15 @@ def check_reachable(workspace: str, uids: UidPlan) -> None:
             bit = stat.S_IXGRP
         else:
             bit = stat.S_IXOTH
-        if not found.st_mode & bit and "system.posix_acl_access" not in os.listxattr(directory):
+        if not found.st_mode & bit and not _has_acl(directory):
             raise UsageError(
                 f"the agent's user cannot enter {directory}, and so not the workspace {workspace}; "
                 "give it a copy that others can reach, with --workspace"
             )
+
+
+def _has_acl(directory: str) -> bool:
+    try:
+        return "system.posix_acl_access" in os.listxattr(directory)
+    except OSError:  # a file system without extended attributes has no ACLs either
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -71,3 +72,15 @@ def test_the_workspace_group_is_judged_by_the_groups_bits(place: Path) -> None:
     check_reachable(str(place / "shared"), UidPlan(agent=58801, task=58802, workspace_gid=os.getgid(), servers={}))
     with pytest.raises(UsageError, match="cannot enter"):
         check_reachable(str(place / "shared"), STRANGER)
+
+
+def test_a_file_system_without_attributes_is_judged_by_its_modes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /sys/kernel/debug is, where there is one."""
+
+    def unsupported(_path: str) -> list[str]:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    (place / "closed").mkdir(mode=0o700)
+    monkeypatch.setattr(os, "listxattr", unsupported)
+    with pytest.raises(UsageError, match="cannot enter"):
+        check_reachable(str(place / "closed"), STRANGER)

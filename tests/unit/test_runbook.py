@@ -8,11 +8,11 @@ from typing import get_args
 import pytest
 
 import documents
-from codingagents.proxies.errors import ANSWERS
 from codingagents.rewrite import plan
 from codingagents.rewrite.config import LAYER_NAMES
 from codingagents.supervisor import layers
 from codingagents.trust import errors
+from codingagents.trust.answers import ANSWERS
 from codingagents.trust.events import AnyEvent
 
 RUNBOOK = documents.read("runbook.md")

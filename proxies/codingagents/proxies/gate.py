@@ -1,7 +1,7 @@
 """CORE: the local gate: is this caller one that the helper serves? Nothing upstream is contacted before it says yes.
 
 Decides from a parsed head and from what the kernel said about the peer; does no I/O and no parsing. Every refusal is
-a code of `errors.ANSWERS`. The checks stand in the order of what they give away: a web page (DNS rebinding) learns
+a code of `answers.ANSWERS`. The checks stand in the order of what they give away: a web page (DNS rebinding) learns
 nothing about the bearer, another user nothing about the paths.
 """
 

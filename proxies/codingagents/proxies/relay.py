@@ -17,10 +17,11 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from codingagents.proxies.errors import ANSWERS, Refusal, render
+from codingagents.proxies.errors import Refusal
 from codingagents.proxies.framing import LAST_CHUNK, UNTIL_CLOSE, Body, request_body, response_body
 from codingagents.proxies.heads import RequestHead, ResponseHead
 from codingagents.proxies.surroundings import ClientEnd, RelayConfig, Surroundings, UpstreamEnd
+from codingagents.trust.answers import ANSWERS, render
 from codingagents.trust.facts import Refused, Request
 
 HEAD_SECONDS = 30.0  # for one request head, from its first byte
@@ -225,7 +226,7 @@ class Relay:
         self._resume(_DIALING)
 
     def upstream_failed(self, code: str) -> None:
-        """Take note that `connect` came to nothing, for a `code` of `errors.ANSWERS`."""
+        """Take note that `connect` came to nothing, for a `code` of `answers.ANSWERS`."""
         self._dialing = False
         self._fail(code)
 

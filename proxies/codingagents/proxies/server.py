@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import cast
 
 from codingagents.proxies.credentials import attach
-from codingagents.proxies.errors import render
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.gate import Gate, Route
 from codingagents.proxies.heads import RequestHeads, ResponseHeads
@@ -23,6 +22,7 @@ from codingagents.proxies.relay import HEAD_SECONDS, Relay
 from codingagents.proxies.surroundings import RelayConfig
 from codingagents.proxies.upstream import Connection, DialFailed, Upstream
 from codingagents.rewrite.specs import HelperSpec, RemoteSpec, TlsSpec
+from codingagents.trust.answers import render
 from codingagents.trust.context import PinnedContext, pinned_context
 from codingagents.trust.facts import AnyFact, Refused
 from codingagents.trust.pins import parse_pin, pinning

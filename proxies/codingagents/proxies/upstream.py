@@ -2,7 +2,7 @@
 
 A connection whose path was not accepted never exists for the relay: the handshake itself fails (`trust.context`),
 before any byte of a request. Does not parse HTTP and never repeats a request. Every failure is one `DialFailed` with a
-code of `errors.ANSWERS`, and one fact.
+code of `answers.ANSWERS`, and one fact.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_DETAIL = 200
 
 
 class DialFailed(Exception):  # noqa: N818 -- an outcome with a code, not an error of ours
-    """No connection; `code` is a key of `errors.ANSWERS`, `detail` is for the record and holds no secret."""
+    """No connection; `code` is a key of `answers.ANSWERS`, `detail` is for the record and holds no secret."""
 
     def __init__(self, code: str, detail: str) -> None:
         """Fail for `code`."""

@@ -64,6 +64,8 @@ class RemoteSpec(Message, frozen=True, kw_only=True):
     port: int
     path: str  # the URL's path and query; clients are given the same path on the helper's origin
     transport: Literal["http", "sse"] = "http"
+    listen: Literal["http", "https", "unix"] = "http"
+    proxy: str | None = None  # "HOST:PORT" of an HTTP proxy to CONNECT through; the pins hold inside the tunnel
     connect_to: str | None = None  # "HOST:PORT" to dial instead; never changes SNI, Host or the name check
     allow_private: bool = False
     client_auth: list[ClientAuth] = msgspec.field(default_factory=lambda: ["uid", "bearer"])
@@ -72,17 +74,40 @@ class RemoteSpec(Message, frozen=True, kw_only=True):
     limits: LimitsSpec = LimitsSpec()
 
 
-class HelperSpec(Message, frozen=True, kw_only=True):
-    """All a helper is told, over its own descriptor, secrets included."""
+class ListenCertificate(Message, frozen=True, kw_only=True):
+    """What a helper that listens on https shows to its clients, signed by the session's own CA."""
 
-    version: Literal[1] = 1
+    chain_pem: str
+    key_pem: Secret
+
+
+class HelperSpec(Message, frozen=True, kw_only=True):
+    """All a helper is told at first, over its own descriptor, secrets included; `AnyHelperCommand` lines may follow."""
+
+    version: Literal[2] = 2
     remote: RemoteSpec
     uid: int
     gid: int
     agent_uid: int  # whose loopback connections the uid gate lets through
-    listen_port: int  # the port of the inherited listening socket; Host and Origin are checked against it
+    listen_port: int  # of the inherited listening socket, Host and Origin are checked against it; 0 on a unix socket
+    certificate: ListenCertificate | None = None  # exactly where remote.listen is "https"
     bearer: Secret  # the local bearer
     secrets: dict[str, Secret]  # only those that `remote.headers` names
+
+
+class NewSecrets(Message, frozen=True, kw_only=True, tag_field="command", tag="new-secrets"):
+    """Supervisor to helper: from the next request on, attach these; the same names as in the `HelperSpec`."""
+
+    secrets: dict[str, Secret]
+
+
+class Ping(Message, frozen=True, kw_only=True, tag_field="command", tag="ping"):
+    """Supervisor to helper: answer with `facts.Pong` of the same number. Nothing upstream is contacted for it."""
+
+    number: int
+
+
+AnyHelperCommand = NewSecrets | Ping
 
 
 class ExecRule(Message, frozen=True, kw_only=True):
@@ -148,13 +173,15 @@ AnyControl = ControlCheckpoint  # a union, once there is more to say
 
 
 class CloneRequest(Message, frozen=True, kw_only=True):
-    """Supervisor to zygote, one SOCK_SEQPACKET message, with SCM_RIGHTS: [helper's channel, listening socket].
+    """Supervisor to zygote, one SOCK_SEQPACKET message, with SCM_RIGHTS.
 
-    The channel is a stream socket: the supervisor writes one `HelperSpec` line, the helper writes `facts.AnyFact`
-    lines. EOF on it means die.
+    The descriptors are the helper's channel, its listening socket, and, where the listening socket belongs to another
+    network namespace than the zygote, a NETLINK_SOCK_DIAG socket of that namespace. The channel is a stream socket: the
+    supervisor writes one `HelperSpec` line and later `AnyHelperCommand` lines, the helper writes `facts.AnyFact` lines.
+    EOF on it means die.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     server: str
 
 

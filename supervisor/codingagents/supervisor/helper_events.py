@@ -13,15 +13,27 @@ from codingagents.trust import facts
 from codingagents.trust.events import (
     AnyEvent,
     FactsDropped,
+    HelperDegraded,
     HelperReady,
+    HelperRecovered,
     HelperRefused,
     HelperRequest,
+    HelperSecrets,
     PinMismatch,
     UpstreamFailed,
 )
 
-# All but `Failed`: it is the reason of the `HelperStopped` that follows, and no event of its own.
-RecordedFact = facts.Ready | facts.Refused | facts.Request | facts.PinMismatch | facts.UpstreamFailed | facts.Dropped
+# All but `Failed`, which is the reason of the `HelperStopped` that follows, and `Pong`, which is for `helper list`.
+RecordedFact = (
+    facts.Ready
+    | facts.Refused
+    | facts.Request
+    | facts.PinMismatch
+    | facts.UpstreamFailed
+    | facts.UpstreamHealth
+    | facts.SecretsTaken
+    | facts.Dropped
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +69,20 @@ def stamp(fact: RecordedFact, source: Source) -> AnyEvent:
                 request_bytes=fact.request_bytes,
                 response_bytes=fact.response_bytes,
                 duration_ms=fact.duration_ms,
+                response_start_ms=fact.response_start_ms,
+                mcp_method_name=fact.mcp_method,
+                mcp_name=fact.mcp_name,
             )
         case facts.PinMismatch():
             return PinMismatch(server=server, server_address=fact.address, expected=fact.expected, seen=fact.seen)
         case facts.UpstreamFailed():
             return UpstreamFailed(server=server, error_type=fact.error_type, detail=fact.detail)
+        case facts.UpstreamHealth(state="failing"):
+            return HelperDegraded(server=server, reason=f"the upstream fails: {fact.error_type}")
+        case facts.UpstreamHealth():
+            return HelperRecovered(server=server)
+        case facts.SecretsTaken():
+            return HelperSecrets(server=server, names=fact.names, problem=fact.problem)
         case facts.Dropped():
             return FactsDropped(server=server, dropped=fact.count)
     assert_never(fact)

@@ -254,6 +254,8 @@ class HelperKeeper:
     def _take(self, fact: facts.AnyFact, source: Source, quota: Quota, price: int) -> str:
         if isinstance(fact, facts.Failed):
             return fact.reason
+        if isinstance(fact, facts.Pong):
+            return ""
         if isinstance(fact, facts.Ready):
             if self._machine.state not in (State.STARTING, State.DRAINING):
                 raise WireError("ready twice")

@@ -9,9 +9,12 @@ from codingagents.trust import facts
 from codingagents.trust.events import (
     AnyEvent,
     FactsDropped,
+    HelperDegraded,
     HelperReady,
+    HelperRecovered,
     HelperRefused,
     HelperRequest,
+    HelperSecrets,
     PinMismatch,
     UpstreamFailed,
 )
@@ -27,7 +30,17 @@ STAMPED: list[tuple[RecordedFact, AnyEvent]] = [
         HelperRefused(server="github", reason="uid", peer_user_id=5),
     ),
     (
-        facts.Request(method="POST", status=502, error_type="tls", request_bytes=1, response_bytes=2, duration_ms=3),
+        facts.Request(
+            method="POST",
+            status=502,
+            error_type="tls",
+            request_bytes=1,
+            response_bytes=2,
+            duration_ms=3,
+            response_start_ms=2,
+            mcp_method="tools/call",
+            mcp_name="echo",
+        ),
         HelperRequest(
             server="github",
             http_request_method="POST",
@@ -36,6 +49,9 @@ STAMPED: list[tuple[RecordedFact, AnyEvent]] = [
             request_bytes=1,
             response_bytes=2,
             duration_ms=3,
+            response_start_ms=2,
+            mcp_method_name="tools/call",
+            mcp_name="echo",
         ),
     ),
     (
@@ -47,6 +63,15 @@ STAMPED: list[tuple[RecordedFact, AnyEvent]] = [
         UpstreamFailed(server="github", error_type="dns", detail="no such host"),
     ),
     (facts.Dropped(count=9), FactsDropped(server="github", dropped=9)),
+    (
+        facts.SecretsTaken(names=["TOKEN"], problem=None),
+        HelperSecrets(server="github", names=["TOKEN"], problem=None),
+    ),
+    (
+        facts.UpstreamHealth(state="failing", error_type="dns_failed"),
+        HelperDegraded(server="github", reason="the upstream fails: dns_failed"),
+    ),
+    (facts.UpstreamHealth(state="ok", error_type=None), HelperRecovered(server="github")),
 ]
 
 
@@ -55,7 +80,7 @@ def test_a_fact_is_stamped_with_its_source(fact: RecordedFact, event: AnyEvent) 
     assert stamp(fact, SOURCE) == event
 
 
-def test_every_fact_but_the_last_word_is_recorded() -> None:
-    """`Failed` is the reason of the helper's stop, which the keeper records."""
+def test_every_fact_but_two_is_recorded() -> None:
+    """`Failed` is the reason of the helper's stop, which the keeper records; `Pong` is for `helper list`."""
     recorded = {type(fact) for fact, _ in STAMPED}
-    assert recorded == set(get_args(RecordedFact)) == set(get_args(facts.AnyFact)) - {facts.Failed}
+    assert recorded == set(get_args(RecordedFact)) == set(get_args(facts.AnyFact)) - {facts.Failed, facts.Pong}

@@ -60,6 +60,7 @@ class LayerReport(Event, frozen=True, kw_only=True, tag="session.layers"):
 
     role: str
     layers: list[Layer]
+    server: str | None = None  # whose helper, where the role is "helper"
 
 
 class AgentStarted(Event, frozen=True, kw_only=True, tag="agent.started"):
@@ -113,6 +114,41 @@ class HelperFailed(Event, frozen=True, kw_only=True, tag="helper.failed"):
     reason: str
 
 
+class HelperDegraded(Event, frozen=True, kw_only=True, tag="helper.degraded"):
+    """A helper serves, but its upstream failed several times in a row, or it answers its probe late."""
+
+    server: str
+    reason: str
+
+
+class HelperRecovered(Event, frozen=True, kw_only=True, tag="helper.recovered"):
+    """What had degraded a helper is over."""
+
+    server: str
+
+
+class HelperDraining(Event, frozen=True, kw_only=True, tag="helper.draining"):
+    """A helper takes no new connections and finishes what is in flight."""
+
+    server: str
+    deadline_ms: int
+
+
+class HelperSecrets(Event, frozen=True, kw_only=True, tag="helper.secrets-renewed"):
+    """New values of secrets took effect in a helper; or did not, for `problem`, and the former ones stay."""
+
+    server: str
+    names: list[str]
+    problem: str | None
+
+
+class ZygoteReplaced(Event, frozen=True, kw_only=True, tag="zygote.replaced"):
+    """The process that makes helpers ended and a new one was started; the running helpers are not touched."""
+
+    reason: str
+    process_pid: int
+
+
 class HelperRefused(Event, frozen=True, kw_only=True, tag="helper.refused"):
     """A helper's local gate turned a caller away before any upstream contact."""
 
@@ -131,6 +167,9 @@ class HelperRequest(Event, frozen=True, kw_only=True, tag="helper.request"):
     request_bytes: int
     response_bytes: int
     duration_ms: int
+    response_start_ms: int | None = None  # to the upstream's final response head; None where there was none
+    mcp_method_name: str | None = None  # as the body and, where there is one, the Mcp-Method header say it
+    mcp_name: str | None = None  # the tool, prompt or resource, likewise
 
 
 class PinMismatch(Event, frozen=True, kw_only=True, tag="tls.pin-mismatch"):
@@ -211,6 +250,11 @@ AnyEvent = (
     | HelperReady
     | HelperStopped
     | HelperFailed
+    | HelperDegraded
+    | HelperRecovered
+    | HelperDraining
+    | HelperSecrets
+    | ZygoteReplaced
     | HelperRefused
     | HelperRequest
     | PinMismatch

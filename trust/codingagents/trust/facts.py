@@ -5,6 +5,11 @@ A helper cannot write the event chain and cannot speak for another server: nothi
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
+
+from codingagents.trust.events import Layer
 from codingagents.trust.wire import Message
 
 
@@ -13,9 +18,10 @@ class Fact(Message, frozen=True, kw_only=True, tag_field="fact"):
 
 
 class Ready(Fact, frozen=True, kw_only=True, tag="ready"):
-    """The helper serves; `open_fds` is its own listing of /proc/self/fd targets, for the record."""
+    """The helper serves; `open_fds` is its own listing of /proc/self/fd targets, `layers` what it tried on itself."""
 
     open_fds: list[str]
+    layers: list[Layer] = msgspec.field(default_factory=list)
 
 
 class Refused(Fact, frozen=True, kw_only=True, tag="refused"):
@@ -26,7 +32,11 @@ class Refused(Fact, frozen=True, kw_only=True, tag="refused"):
 
 
 class Request(Fact, frozen=True, kw_only=True, tag="request"):
-    """One relayed or failed request."""
+    """One relayed or failed request; never anything of its body but the names of an MCP method and its target.
+
+    `mcp_method` and `mcp_name` are what the body says (`method`; `params.name` or `params.uri`), and None where it was
+    not one JSON-RPC request in one piece, or where an Mcp-Method or Mcp-Name header says something else.
+    """
 
     method: str
     status: int
@@ -34,6 +44,9 @@ class Request(Fact, frozen=True, kw_only=True, tag="request"):
     request_bytes: int
     response_bytes: int
     duration_ms: int
+    response_start_ms: int | None = None  # to the upstream's final response head
+    mcp_method: str | None = None
+    mcp_name: str | None = None
 
 
 class PinMismatch(Fact, frozen=True, kw_only=True, tag="pin-mismatch"):
@@ -63,4 +76,31 @@ class Failed(Fact, frozen=True, kw_only=True, tag="failed"):
     reason: str
 
 
-AnyFact = Ready | Refused | Request | PinMismatch | UpstreamFailed | Dropped | Failed
+class UpstreamHealth(Fact, frozen=True, kw_only=True, tag="upstream-health"):
+    """What requests have shown of the upstream changed: several failures in a row, or a success after them."""
+
+    state: Literal["ok", "failing"]
+    error_type: str | None  # the last failure's code
+
+
+class SecretsTaken(Fact, frozen=True, kw_only=True, tag="secrets-taken"):
+    """A `NewSecrets` command took effect, or was refused for `problem` and the former secrets stay."""
+
+    names: list[str]
+    problem: str | None = None
+
+
+class Pong(Fact, frozen=True, kw_only=True, tag="pong"):
+    """The answer to a `Ping`: the helper's loop runs, and its counts since it started."""
+
+    number: int
+    connections: int  # of clients, open now
+    upstream_connections: int  # open now, idle ones included
+    requests: int
+    errors: int  # of these, those with an error_type
+    refused: int
+
+
+AnyFact = (
+    Ready | Refused | Request | PinMismatch | UpstreamFailed | UpstreamHealth | SecretsTaken | Pong | Dropped | Failed
+)

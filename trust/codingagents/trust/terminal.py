@@ -36,7 +36,7 @@ def _summary(event: AnyEvent) -> str:  # noqa: C901, PLR0912 -- one flat table o
             servers = ", ".join(event.servers) or "no servers"
             return f"{event.agent} on {event.engine}, {servers}, exec {event.exec_mode}"
         case events.LayerReport():
-            return f"{event.role}: " + ", ".join(f"{row.layer} {row.state}" for row in event.layers)
+            return f"{event.server or event.role}: " + ", ".join(f"{row.layer} {row.state}" for row in event.layers)
         case events.AgentStarted():
             return f"pid {event.process_pid} uid {event.user_id}: {shlex.join(event.command)}"
         case events.SessionEnded():
@@ -50,13 +50,24 @@ def _summary(event: AnyEvent) -> str:  # noqa: C901, PLR0912 -- one flat table o
             return f"{event.server} pid {event.process_pid} exit {event.exit_code}, {again}: {event.reason}"
         case events.HelperFailed():
             return f"{event.server}: {event.reason}"
+        case events.HelperDegraded():
+            return f"{event.server}: {event.reason}"
+        case events.HelperRecovered():
+            return event.server
+        case events.HelperDraining():
+            return f"{event.server} has {event.deadline_ms} ms for what is in flight"
+        case events.HelperSecrets():
+            return f"{event.server}: {', '.join(event.names)} {event.problem or 'in effect'}"
+        case events.ZygoteReplaced():
+            return f"pid {event.process_pid}, the former one {event.reason}"
         case events.HelperRefused():
             who = "unknown caller" if event.peer_user_id is None else f"uid {event.peer_user_id}"
             return f"{event.server} refused {who}: {event.reason}"
         case events.HelperRequest():
             outcome = f"{event.http_response_status_code} {event.error_type or ''}".rstrip()
             traffic = f"{event.request_bytes} B up, {event.response_bytes} B down, {event.duration_ms} ms"
-            return f"{event.server} {event.http_request_method} {outcome}, {traffic}"
+            what = " ".join(filter(None, (event.http_request_method, event.mcp_method_name, event.mcp_name)))
+            return f"{event.server} {what} {outcome}, {traffic}"
         case events.PinMismatch():
             seen, expected = ", ".join(event.seen), ", ".join(event.expected)
             return f"{event.server} at {event.server_address}: expected {expected}; seen {seen}"

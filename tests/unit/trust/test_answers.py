@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from codingagents.proxies.errors import ANSWERS, render
+from codingagents.trust.answers import ANSWERS, render
 
 STATUSES = {400, 401, 403, 404, 408, 413, 417, 421, 431, 501, 502, 503, 504}
 

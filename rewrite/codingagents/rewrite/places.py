@@ -7,6 +7,7 @@ from typing import Final
 # A session directory, on the host: written by the launcher and the supervisor, each its own file.
 SESSION_SPEC: Final = "session.json"
 EVENT_LOG: Final = "events.jsonl"
+OPERATOR_SOCKET: Final = "operator.sock"  # root's, HTTP/1.1: what lives in the session now
 
 # Below the home directory of whoever runs sessions.
 HOST_CONFIG: Final = ".config/coding-agents"
@@ -21,6 +22,8 @@ RUN_DATA: Final = "/run/agent-data"
 RUN_EXPORT: Final = "/run/agent-data-export"
 CLIENTS: Final = f"{RUN_ROOT}/clients"  # one sticky directory for each client's configuration
 AGENT_HOME: Final = f"{RUN_ROOT}/home"
+SESSION_CA: Final = f"{RUN_ROOT}/session-ca.pem"  # signs the certificates of helpers that listen on https
+SOCKETS: Final = f"{RUN_ROOT}/mcp"  # NAME.sock of each helper that listens on a unix socket
 
 AGENT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # root's, as Debian has it

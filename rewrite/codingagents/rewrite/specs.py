@@ -163,6 +163,13 @@ class SessionSecrets(Message, frozen=True, kw_only=True):
     signing_key: Secret  # base64 of the 32-byte Ed25519 private key
 
 
+class RenewedSecrets(Message, frozen=True, kw_only=True):
+    """A later line on the control descriptor, launcher to supervisor: new values of secrets that the session has."""
+
+    version: Literal[1] = 1
+    secrets: dict[str, Secret]
+
+
 class ControlCheckpoint(Message, frozen=True, kw_only=True, tag_field="control", tag="checkpoint"):
     """Supervisor to launcher: a signed checkpoint, to be kept outside the session."""
 

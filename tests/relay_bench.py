@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from codingagents.proxies.credentials import Attachment
 from codingagents.proxies.gate import Gate, Route
 from codingagents.proxies.heads import RequestHeads, ResponseHeads
 from codingagents.proxies.relay import Relay
 from codingagents.proxies.surroundings import RelayConfig
-from codingagents.rewrite.specs import LimitsSpec
+from codingagents.rewrite.specs import HeaderTemplate, LimitsSpec
 from codingagents.trust.facts import AnyFact, Refused, Request
 from codingagents.trust.vocabulary import Secret
 
@@ -110,7 +111,7 @@ class Bench:
         limits: LimitsSpec | None = None,
         at_hand: list[UpstreamRecorder] | None = None,
         allowed: bool = True,
-        credential: str = "Authorization from TOKEN",
+        credential: bool = True,
         refusal: str | None = None,
     ) -> None:
         self.now = 1000.0
@@ -121,15 +122,15 @@ class Bench:
         self.cancelled = 0
         self.facts: list[AnyFact] = []
         self.client = ClientRecorder()
+        headers = [HeaderTemplate(name="Authorization", template="Bearer ${TOKEN}")] if credential else []
+        self.attachment = Attachment("up.test", headers, {"TOKEN": Secret("upstream")})
         config = RelayConfig(
             server="srv",
             gate=Gate(PORT, Secret("local"), ["uid", "bearer"]),
             requests=RequestHeads(frozenset({b"authorization"}), Route("/mcp", whole_origin=False).judge),
             responses=ResponseHeads(),
             limits=limits or LimitsSpec(header_bytes=2048, request_bytes=10_000, idle_seconds=900),
-            always=ALWAYS,
-            attached=ALWAYS + TOKEN,
-            credential=credential,
+            attachment=self.attachment,
             refusal=lambda: self.refusal,
         )
         self.relay = Relay(config, self.client, self, lambda: self.now)

@@ -1,7 +1,8 @@
 """CORE: the header lines that a helper attaches to every request, filled from its secrets. No I/O.
 
 Which names may be attached, and what a template may hold, was decided when config.toml was parsed (`rewrite.headers`);
-what a *value* may hold can only be known here. The lines are secrets themselves.
+what a *value* may hold can only be known here. The lines are secrets themselves. The values are the one thing of a
+helper that changes while it serves, so they live in a holder that every relay reads once per request.
 """
 
 from __future__ import annotations
@@ -34,3 +35,25 @@ def attach(headers: Sequence[HeaderTemplate], secrets: Mapping[str, Secret]) -> 
         else:
             plain += line
     return Attached(plain, secret, ", ".join(described))
+
+
+class Attachment:
+    """What the requests of one helper get now; never half of the former and half of the new."""
+
+    __slots__ = ("_headers", "_host", "always", "attached", "description")
+
+    always: bytes  # Host and the headers that hold no secret, each line with its CRLF
+    attached: bytes  # the same and the credential's lines
+    description: str  # which headers from which secrets, by name; "" where there is no credential
+
+    def __init__(self, authority: str, headers: Sequence[HeaderTemplate], secrets: Mapping[str, Secret]) -> None:
+        """Attach `headers` to requests for `authority`; raises `ConfigError` as `attach`."""
+        self._host = f"Host: {authority}\r\n".encode("ascii")
+        self._headers = tuple(headers)
+        self.renew(secrets)
+
+    def renew(self, secrets: Mapping[str, Secret]) -> None:
+        """Attach new values from the next request on; `ConfigError` where they are unfit, and the former stay."""
+        plain, secret, self.description = attach(self._headers, secrets)
+        self.always = self._host + plain
+        self.attached = self.always + secret

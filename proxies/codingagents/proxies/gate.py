@@ -8,14 +8,17 @@ nothing about the bearer, another user nothing about the paths.
 from __future__ import annotations
 
 import hmac
+import re
 import urllib.parse
 from collections.abc import Sequence
 
 from codingagents.proxies.heads import RequestHead
-from codingagents.rewrite.specs import ClientAuth
+from codingagents.rewrite.specs import ClientAuth, Listen
 from codingagents.trust.vocabulary import Secret
 
 _HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_LOCALHOST = re.compile(rb"localhost:[0-9]{1,5}")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = b"bearer "
 _DECODINGS = 3  # times a path may be percent-encoded and still be understood
 
@@ -23,11 +26,21 @@ _DECODINGS = 3  # times a path may be percent-encoded and still be understood
 class Gate:
     """The gate of one helper."""
 
-    def __init__(self, port: int, bearer: Secret, client_auth: Sequence[ClientAuth]) -> None:
-        """Serve callers that name `port`, and for whom everything in `client_auth` holds."""
-        authorities = [f"{host}:{port}" for host in _HOSTS] + (list(_HOSTS) if port == 80 else [])
-        self._hosts = frozenset(authority.encode("ascii") for authority in authorities)
-        self._origins = frozenset(b"http://" + host for host in self._hosts)
+    def __init__(self, port: int, bearer: Secret, client_auth: Sequence[ClientAuth], listen: Listen = "http") -> None:
+        """Serve callers that name `port`, and for whom everything in `client_auth` holds.
+
+        On a unix socket there is no port, and no web page: Host is `localhost` with any port or none (clients put there
+        what their URL says), and an Origin is always another one.
+        """
+        self._any_port = listen == "unix"
+        if self._any_port:
+            self._hosts = frozenset({b"localhost"})
+            self._origins: frozenset[bytes] = frozenset()
+        else:
+            authorities = [f"{host}:{port}" for host in _HOSTS]
+            authorities += _HOSTS if port == _DEFAULT_PORTS[listen] else ()
+            self._hosts = frozenset(authority.encode("ascii") for authority in authorities)
+            self._origins = frozenset(listen.encode("ascii") + b"://" + host for host in self._hosts)
         self._bearer = bearer.reveal().encode("utf-8")
         self._usual = b"Bearer " + self._bearer
         self._wants_bearer = "bearer" in client_auth
@@ -35,7 +48,7 @@ class Gate:
 
     def check(self, head: RequestHead, peer_allowed: bool) -> str | None:
         """Return None to let the request through, or the code of its refusal."""
-        if head.host not in self._hosts:
+        if head.host not in self._hosts and not (self._any_port and _LOCALHOST.fullmatch(head.host)):
             return "host_refused"
         if head.origin is not None and head.origin not in self._origins:
             return "origin_refused"

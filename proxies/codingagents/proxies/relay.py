@@ -188,7 +188,8 @@ class Relay:
         if self._client_full:
             upstream.pause_reading()
         assert self._head is not None
-        attached = self._config.attached if upstream.trusted else self._config.always
+        attachment = self._config.attachment
+        attached = attachment.attached if upstream.trusted else attachment.always
         self._outbox = [self._head.line, b"\r\n", attached, self._head.fields, *self._outbox]
         if data:
             self._read_body(data)
@@ -294,7 +295,9 @@ class Relay:
                 if response.status // 100 != 2 and (code := self._objection(response.status)) is not None:
                     raise Refusal(code)
             except Refusal as refusal:
-                self._fail(refusal.code, self._config.credential if refusal.code.startswith("credential") else "")
+                self._fail(
+                    refusal.code, self._config.attachment.description if refusal.code.startswith("credential") else ""
+                )
                 return
             self._interim = b""
             data = data[end + 4 :]
@@ -314,7 +317,7 @@ class Relay:
             return "bad_response"  # nobody asked for an upgrade
         if status in _REDIRECTS:
             return "redirect_refused"
-        if status in (401, 403) and self._config.credential:
+        if status in (401, 403) and self._config.attachment.description:
             assert self._upstream is not None
             return "credential_refused" if self._upstream.trusted else "credential_withheld"
         return None

@@ -7,28 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import socket
 import time
 from collections.abc import Callable
 from typing import cast
 
-from codingagents.proxies.credentials import attach
 from codingagents.proxies.facts_out import FactsOut
-from codingagents.proxies.gate import Gate, Route
-from codingagents.proxies.heads import RequestHeads, ResponseHeads
 from codingagents.proxies.peer_uid import Address, PeerUid, allowed
 from codingagents.proxies.relay import HEAD_SECONDS, Relay
-from codingagents.proxies.surroundings import RelayConfig
+from codingagents.proxies.relay_config import relay_config, rules_of
 from codingagents.proxies.upstream import Connection, DialFailed, Upstream
-from codingagents.rewrite.specs import HelperSpec, RemoteSpec, TlsSpec
+from codingagents.rewrite.specs import HelperSpec, TlsSpec
 from codingagents.trust.answers import render
 from codingagents.trust.context import PinnedContext, pinned_context
 from codingagents.trust.facts import AnyFact, Refused
-from codingagents.trust.pins import parse_pin, pinning
 
 _BACKLOG = 512
-_DEFAULT_PORTS = {"https": 443, "http": 80}
 _SWEEP_SECONDS = 5.0  # the resolution of idle deadlines, where no shorter limit is set
 
 
@@ -46,45 +40,13 @@ class Server:
         # Root is nobody to be kept from a secret, and no session's agent.
         keep_from = spec.agent_uid if spec.secrets and spec.agent_uid else None
         self.upstream = Upstream(loop, remote, self._context, out, keep_from=keep_from)
-        self.config = self._relay_config(spec)
+        self.config = relay_config(spec, time.time, lambda: self.upstream.close_idle(all_of_them=True))
         self._peers = PeerUid() if self.config.gate.wants_uid else None
         self._clients: set[_Client] = set()
         self._all_gone = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._sweep_seconds = min(_SWEEP_SECONDS, HEAD_SECONDS / 4, remote.limits.idle_seconds / 4)
         self._sweeping = False
-
-    def _relay_config(self, spec: HelperSpec) -> RelayConfig:
-        remote = spec.remote
-        attached = attach(remote.headers, spec.secrets)
-        always = f"Host: {_authority(remote)}\r\n".encode("ascii") + attached.plain
-        route = Route(remote.path, whole_origin=remote.transport == "sse")
-        return RelayConfig(
-            server=remote.name,
-            gate=Gate(spec.listen_port, spec.bearer, remote.client_auth),
-            requests=RequestHeads(frozenset(h.name.lower().encode("ascii") for h in remote.headers), route.judge),
-            responses=ResponseHeads(),
-            limits=remote.limits,
-            always=always,
-            attached=always + attached.secret,
-            credential=attached.description,
-            refusal=self._expiry(remote.tls),
-        )
-
-    def _expiry(self, tls: TlsSpec | None) -> Callable[[], str | None]:
-        """Return what every request asks: a code where the pins are past their date."""
-        if self._context is None or tls is None or tls.pins_expire is None or not self._context.pinning.inspects:
-            return lambda: None
-        last_day = datetime.date.fromisoformat(tls.pins_expire)
-        end = datetime.datetime.combine(last_day, datetime.time.max, datetime.UTC).timestamp()
-
-        def expired() -> str | None:
-            if time.time() <= end:
-                return None
-            self.upstream.close_idle(all_of_them=True)
-            return "pins_expired"
-
-        return expired
 
     async def start(self, listener: socket.socket) -> None:
         """Accept from now on."""
@@ -210,15 +172,6 @@ class _Client(asyncio.Protocol):
 
 def _context(tls: TlsSpec) -> PinnedContext:
     """Return the upstream's TLS context; `ConfigError` or `TrustError` where pins or anchors cannot do their job."""
-    rules = pinning(
-        tls.pin_mode,
-        [parse_pin(pin.spki, pin.at) for pin in tls.pins],
-        expires=None if tls.pins_expire is None else datetime.date.fromisoformat(tls.pins_expire),
-        credential_without_pin=tls.credential_without_pin,
+    return pinned_context(
+        tls.anchors_pem, rules_of(tls), min_version=tls.min_version, pinned_only=tls.store == "pinned-only"
     )
-    return pinned_context(tls.anchors_pem, rules, min_version=tls.min_version, pinned_only=tls.store == "pinned-only")
-
-
-def _authority(remote: RemoteSpec) -> str:
-    host = f"[{remote.host}]" if ":" in remote.host else remote.host
-    return host if remote.port == _DEFAULT_PORTS[remote.scheme] else f"{host}:{remote.port}"

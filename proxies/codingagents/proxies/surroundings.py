@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from codingagents.proxies.credentials import Attachment
 from codingagents.proxies.gate import Gate
 from codingagents.proxies.heads import RequestHeads, ResponseHeads
 from codingagents.rewrite.specs import LimitsSpec
@@ -85,7 +86,5 @@ class RelayConfig:
     requests: RequestHeads
     responses: ResponseHeads
     limits: LimitsSpec
-    always: bytes  # Host and the headers that hold no secret, each line with its CRLF
-    attached: bytes  # the same and the credential's lines
-    credential: str  # which headers from which secrets, by name; "" where nothing is attached
+    attachment: Attachment
     refusal: Callable[[], str | None]  # a code while no request may go upstream at all (pins past their date)

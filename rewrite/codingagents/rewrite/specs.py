@@ -14,6 +14,7 @@ from codingagents.trust.vocabulary import LayerWish, MinVersion, PinMode, PinPos
 from codingagents.trust.wire import Message
 
 ClientAuth = Literal["uid", "bearer"]
+Listen = Literal["http", "https", "unix"]
 
 
 class PinSpec(Message, frozen=True, kw_only=True):
@@ -64,7 +65,7 @@ class RemoteSpec(Message, frozen=True, kw_only=True):
     port: int
     path: str  # the URL's path and query; clients are given the same path on the helper's origin
     transport: Literal["http", "sse"] = "http"
-    listen: Literal["http", "https", "unix"] = "http"
+    listen: Listen = "http"
     proxy: str | None = None  # "HOST:PORT" of an HTTP proxy to CONNECT through; the pins hold inside the tunnel
     connect_to: str | None = None  # "HOST:PORT" to dial instead; never changes SNI, Host or the name check
     allow_private: bool = False

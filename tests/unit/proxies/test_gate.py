@@ -4,7 +4,7 @@ import pytest
 
 from codingagents.proxies.gate import Gate, Route
 from codingagents.proxies.heads import RequestHead, RequestHeads
-from codingagents.rewrite.specs import ClientAuth
+from codingagents.rewrite.specs import ClientAuth, Listen
 from codingagents.trust.vocabulary import Secret
 
 BOTH: list[ClientAuth] = ["uid", "bearer"]
@@ -20,8 +20,8 @@ def head(
     return RequestHeads(frozenset(), ROUTE.judge).read("\r\n".join(lines).encode())
 
 
-def gate(auth: list[ClientAuth] = BOTH, port: int = 8080) -> Gate:
-    return Gate(port, Secret("s3cret"), auth)
+def gate(auth: list[ClientAuth] = BOTH, port: int = 8080, listen: Listen = "http") -> Gate:
+    return Gate(port, Secret("s3cret"), auth, listen)
 
 
 @pytest.mark.parametrize("host", ["localhost:8080", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]:8080"])
@@ -68,6 +68,44 @@ def test_on_port_80_the_port_may_be_left_out() -> None:
 def test_an_origin_is_absent_or_our_own(origin: str, code: str | None) -> None:
     """A web page of any other origin is refused, another local port included."""
     assert gate().check(head("/mcp", "localhost:8080", "Bearer s3cret", f"Origin: {origin}"), True) == code
+
+
+@pytest.mark.parametrize(
+    ("origin", "code"),
+    [("https://localhost:8443", None), ("http://localhost:8443", "origin_refused"), ("https://x", "origin_refused")],
+)
+def test_over_https_the_origins_are_of_https(origin: str, code: str | None) -> None:
+    """The scheme is a part of an origin; Host does not tell it."""
+    asked = head("/mcp", "localhost:8443", "Bearer s3cret", f"Origin: {origin}")
+    assert gate(port=8443, listen="https").check(asked, True) == code
+    assert gate(port=443, listen="https").check(head(host="127.0.0.1"), True) is None
+    assert gate(port=80, listen="https").check(head(host="127.0.0.1"), True) == "host_refused"
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("localhost", None),
+        ("localhost:80", None),
+        ("LOCALHOST:65535", None),
+        ("localhost:", "host_refused"),
+        ("localhost:123456", "host_refused"),
+        ("localhost:80:80", "host_refused"),
+        ("localhost.evil.example", "host_refused"),
+        ("127.0.0.1", "host_refused"),
+        ("", "host_refused"),
+    ],
+)
+def test_on_a_unix_socket_the_host_is_localhost(host: str, code: str | None) -> None:
+    """With whatever port the client's URL names: the socket has none."""
+    assert gate(port=0, listen="unix").check(head(host=host), True) == code
+
+
+def test_on_a_unix_socket_there_are_no_web_pages() -> None:
+    """Whatever Origin comes is another one."""
+    for origin in ("http://localhost", "null", ""):
+        asked = head("/mcp", "localhost", "Bearer s3cret", f"Origin: {origin}")
+        assert gate(port=0, listen="unix").check(asked, True) == "origin_refused"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import pytest
 
 from codingagents.proxies.relay import HEAD_SECONDS, LINGER_BYTES, LINGER_SECONDS
 from codingagents.rewrite.specs import LimitsSpec
+from codingagents.trust.errors import ConfigError
+from codingagents.trust.vocabulary import Secret
 from relay_bench import ALWAYS, HEAD, TOKEN, Bench, UpstreamRecorder, request
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -58,6 +60,23 @@ def test_a_complete_request_does_not_pause_its_client() -> None:
     assert bench.client.end == "abort"
 
 
+def test_a_renewed_credential_is_attached_from_the_next_request_on() -> None:
+    """On the same client connection; values that are unfit change nothing."""
+    first, second, third = (UpstreamRecorder(reused=True) for _ in range(3))
+    bench = Bench(at_hand=[third, second, first])
+    bench.relay.client_data(request())
+    assert b"Bearer upstream\r\n" in first.written
+    bench.attachment.renew({"TOKEN": Secret("renewed")})
+    bench.relay.upstream_data(ANSWER)
+    bench.relay.client_data(request())
+    assert b"Bearer renewed\r\n" in second.written
+    with pytest.raises(ConfigError, match="Authorization"):
+        bench.attachment.renew({"TOKEN": Secret("a\nb")})
+    bench.relay.upstream_data(ANSWER)
+    bench.relay.client_data(request())
+    assert b"Bearer renewed\r\n" in third.written
+
+
 def test_an_untrusted_connection_gets_no_credential() -> None:
     """What holds no secret is attached all the same."""
     upstream = dialed(Bench(), request(), trusted=False)
@@ -68,13 +87,13 @@ def test_an_untrusted_connection_gets_no_credential() -> None:
 @pytest.mark.parametrize(
     ("trusted", "credential", "expected"),
     [
-        (True, "Authorization from TOKEN", b"credential_refused"),
-        (False, "Authorization from TOKEN", b"credential_withheld"),
-        (True, "", None),
+        (True, True, b"credential_refused"),
+        (False, True, b"credential_withheld"),
+        (True, False, None),
     ],
 )
 def test_a_refused_credential_is_ours_to_explain(
-    status: bytes, trusted: bool, credential: str, expected: bytes | None
+    status: bytes, trusted: bool, credential: bool, expected: bytes | None
 ) -> None:
     """Without a credential of ours the status is the client's, without the challenge."""
     bench = Bench(credential=credential)

@@ -1,0 +1,74 @@
+"""CORE: what all relays of one helper share, assembled from its specification.
+
+The clock and what is to happen when pins expire are arguments. Opens nothing and dials nothing: `server` and
+`upstream` do, for the same specification.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+
+from codingagents.proxies.credentials import Attachment
+from codingagents.proxies.gate import Gate, Route
+from codingagents.proxies.heads import RequestHeads, ResponseHeads
+from codingagents.proxies.surroundings import RelayConfig
+from codingagents.rewrite.specs import HelperSpec, RemoteSpec, TlsSpec
+from codingagents.trust.pins import Pinning, parse_pin, pinning
+
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+def relay_config(
+    spec: HelperSpec, wall_clock: Callable[[], float], pins_expired: Callable[[], None] = lambda: None
+) -> RelayConfig:
+    """Return what relays need to serve `spec`; raises `ConfigError` where a secret or a pin is unfit.
+
+    `wall_clock` returns seconds since the epoch; `pins_expired` is called for each request that comes past the pins'
+    date, before it is refused.
+    """
+    remote = spec.remote
+    route = Route(remote.path, whole_origin=remote.transport == "sse")
+    return RelayConfig(
+        server=remote.name,
+        gate=Gate(spec.listen_port, spec.bearer, remote.client_auth, remote.listen),
+        requests=RequestHeads(frozenset(h.name.lower().encode("ascii") for h in remote.headers), route.judge),
+        responses=ResponseHeads(),
+        limits=remote.limits,
+        attachment=Attachment(authority(remote), remote.headers, spec.secrets),
+        refusal=_refusal(remote.tls, wall_clock, pins_expired),
+    )
+
+
+def authority(remote: RemoteSpec) -> str:
+    """Return the Host that the upstream is sent, RFC 9110 7.2: without a port that is the scheme's own."""
+    host = f"[{remote.host}]" if ":" in remote.host else remote.host
+    return host if remote.port == _DEFAULT_PORTS[remote.scheme] else f"{host}:{remote.port}"
+
+
+def rules_of(tls: TlsSpec) -> Pinning:
+    """Return what the pins of `tls` demand; raises `ConfigError` where they cannot do their job."""
+    return pinning(
+        tls.pin_mode,
+        [parse_pin(pin.spki, pin.at) for pin in tls.pins],
+        expires=None if tls.pins_expire is None else datetime.date.fromisoformat(tls.pins_expire),
+        credential_without_pin=tls.credential_without_pin,
+    )
+
+
+def _refusal(
+    tls: TlsSpec | None, wall_clock: Callable[[], float], pins_expired: Callable[[], None]
+) -> Callable[[], str | None]:
+    """Return what every request asks: a code where the pins are past their date."""
+    rules = None if tls is None else rules_of(tls)
+    if rules is None or rules.expires is None or not rules.inspects:
+        return lambda: None
+    end = datetime.datetime.combine(rules.expires, datetime.time.max, datetime.UTC).timestamp()
+
+    def expired() -> str | None:
+        if wall_clock() <= end:
+            return None
+        pins_expired()
+        return "pins_expired"
+
+    return expired

@@ -1,0 +1,69 @@
+"""What a helper's relays share, from its specification."""
+
+import datetime
+
+import pytest
+
+from codingagents.proxies.relay_config import authority, relay_config
+from codingagents.rewrite.specs import HeaderTemplate, HelperSpec, PinSpec, RemoteSpec, TlsSpec
+from codingagents.trust.errors import ConfigError
+from codingagents.trust.vocabulary import PinMode, Secret
+
+PIN = "sha256/" + "A" * 43 + "="
+LAST_DAY = datetime.datetime(2026, 12, 31, 23, 59, 59, tzinfo=datetime.UTC).timestamp()
+
+
+def remote(tls: TlsSpec | None = None, *, host: str = "up.test", port: int = 443) -> RemoteSpec:
+    headers = [HeaderTemplate(name="X-Key", template="${KEY}"), HeaderTemplate(name="X-Region", template="eu")]
+    return RemoteSpec(name="srv", scheme="https", host=host, port=port, path="/mcp", headers=headers, tls=tls)
+
+
+def spec(tls: TlsSpec | None = None, key: str = "k") -> HelperSpec:
+    return HelperSpec(
+        remote=remote(tls), uid=1, gid=1, agent_uid=2, listen_port=8080, bearer=Secret("local"),
+        secrets={"KEY": Secret(key)},
+    )  # fmt: skip
+
+
+def tls(mode: PinMode = "enforce", expires: str | None = "2026-12-31") -> TlsSpec:
+    pins = [PinSpec(spki=PIN)]
+    return TlsSpec(server_name="up.test", anchors_pem="", store="custom", pins=pins, pin_mode=mode, pins_expire=expires)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [("up.test", 443, "up.test"), ("up.test", 80, "up.test:80"), ("2001:db8::1", 8443, "[2001:db8::1]:8443")],
+)
+def test_the_authority_of_the_upstream(host: str, port: int, expected: str) -> None:
+    """As a client would write it that called the server directly."""
+    assert authority(remote(host=host, port=port)) == expected
+
+
+def test_what_is_attached_is_what_the_clients_may_not_send() -> None:
+    """The attached names are dropped from requests, the secret's lines are apart."""
+    config = relay_config(spec(), lambda: 0.0)
+    assert config.attachment.always == b"Host: up.test\r\nX-Region: eu\r\n"
+    assert config.attachment.attached == b"Host: up.test\r\nX-Region: eu\r\nX-Key: k\r\n"
+    head = config.requests.read(b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nX-KEY: mine")
+    assert head.fields == b"\r\n"
+    assert config.refusal() is None
+
+
+def test_a_secret_that_no_header_can_hold_is_refused_at_the_start() -> None:
+    with pytest.raises(ConfigError, match="X-Key"):
+        relay_config(spec(key="a\nb"), lambda: 0.0)
+
+
+def test_pins_hold_to_the_end_of_their_day() -> None:
+    """Then every request is refused, and what was connected by them is told."""
+    now = LAST_DAY
+    told: list[None] = []
+    config = relay_config(spec(tls()), lambda: now, lambda: told.append(None))
+    assert (config.refusal(), told) == (None, [])
+    now += 1
+    assert (config.refusal(), told) == ("pins_expired", [None])
+
+
+@pytest.mark.parametrize("rules", [tls("off"), tls(expires=None), None])
+def test_without_pins_or_a_date_nothing_expires(rules: TlsSpec | None) -> None:
+    assert relay_config(spec(rules), lambda: 1e11).refusal() is None

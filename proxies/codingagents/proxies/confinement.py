@@ -19,6 +19,7 @@ from codingagents.trust.errors import ProcessError
 
 CHANNEL = 3  # the descriptors of a helper, after everything else was closed
 LISTENER = 4
+SOCK_DIAG = 5  # only where the listener belongs to another network namespace
 _ABOVE = 10  # out of the way of every number that gets a meaning
 _NO_LIMIT = 1 << 20  # close_range(2) ignores what lies past the table
 
@@ -68,16 +69,15 @@ def name_process(name: str) -> None:
     _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
 
 
-def keep_only(channel: int, listener: int) -> None:
-    """Move the two to CHANNEL and LISTENER, put 0, 1 and 2 on /dev/null, and close every other descriptor."""
-    high_channel = fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
-    high_listener = fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+def keep_only(*descriptors: int) -> None:
+    """Move channel, listener and perhaps the netlink socket to their numbers, 0, 1 and 2 to /dev/null; close the rest."""
+    high = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for number in descriptors]
     null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), fcntl.F_DUPFD_CLOEXEC, _ABOVE)
     for number in (0, 1, 2):
         os.dup2(null, number)
-    os.dup2(high_channel, CHANNEL, inheritable=False)
-    os.dup2(high_listener, LISTENER, inheritable=False)
-    os.closerange(LISTENER + 1, _NO_LIMIT)
+    for number, kept in enumerate(high, CHANNEL):
+        os.dup2(kept, number, inheritable=False)
+    os.closerange(CHANNEL + len(high), _NO_LIMIT)
 
 
 def open_descriptors() -> dict[int, str]:
@@ -91,17 +91,20 @@ def open_descriptors() -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def assert_nothing_foreign() -> None:
-    """Raise `ProcessError` unless exactly /dev/null three times, the channel and the listener are open."""
+def assert_nothing_foreign(*, sock_diag: bool = False) -> None:
+    """Raise `ProcessError` unless exactly /dev/null three times, the channel and the listener are open.
+
+    And, with `sock_diag`, the netlink socket that answers for the listener's network namespace.
+    """
     found = open_descriptors()
-    expected = {0, 1, 2, CHANNEL, LISTENER}
-    if set(found) != expected:
-        raise ProcessError(f"a helper must hold descriptors {sorted(expected)}, found {found}")
+    sockets = [CHANNEL, LISTENER, *([SOCK_DIAG] if sock_diag else [])]
+    if set(found) != {0, 1, 2, *sockets}:
+        raise ProcessError(f"a helper must hold descriptors {[0, 1, 2, *sockets]}, found {found}")
     null = os.stat(os.devnull).st_rdev
     for number in (0, 1, 2):
         if os.fstat(number).st_rdev != null:
             raise ProcessError(f"descriptor {number} of a helper must be {os.devnull}, found {found[number]}")
-    for number in (CHANNEL, LISTENER):
+    for number in sockets:
         if not stat.S_ISSOCK(os.fstat(number).st_mode):
             raise ProcessError(f"descriptor {number} of a helper must be a socket, found {found[number]}")
 

@@ -59,13 +59,16 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__} at {place}"
 
 
-def main(channel: int, listener: int) -> int:
-    """Be the helper; return the exit code. Every failure is told on the channel before."""
+def main(channel: int, listener: int, sock_diag: int | None = None) -> int:
+    """Be the helper; return the exit code. Every failure is told on the channel before.
+
+    `sock_diag` is a netlink socket of the listener's network namespace, where that is not this process's own.
+    """
     try:
         spec = _read_spec(channel)
         if spec is None:
             return 0
-        confinement.assert_nothing_foreign()
+        confinement.assert_nothing_foreign(sock_diag=sock_diag is not None)
         confinement.drop(spec.uid, spec.gid)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(spec, socket.socket(fileno=channel), socket.socket(fileno=listener)))

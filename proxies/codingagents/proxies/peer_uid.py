@@ -9,11 +9,14 @@ opened in.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from typing import NamedTuple
 
-_NETLINK_SOCK_DIAG = 4
+from codingagents.trust.errors import ProcessError
+
+NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
 _TCP_ESTABLISHED = 1
@@ -90,13 +93,22 @@ def allowed(owner: Owner | None, expected_uid: int) -> bool:
 class PeerUid:
     """Asks the kernel; holds one netlink socket."""
 
-    def __init__(self) -> None:
-        """Open the socket in the network namespace of this process; needs no privilege."""
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_SOCK_DIAG
-        )
+    def __init__(self, sock_diag: socket.socket | None = None) -> None:
+        """Ask over `sock_diag`, this process's alone, in whose namespace the answers hold; else in this process's own.
+
+        Needs no privilege. Raises `ProcessError` where the socket is not one that the kernel answers on.
+        """
+        if sock_diag is None:
+            sock_diag = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
+        elif (sock_diag.family, sock_diag.proto) != (socket.AF_NETLINK, NETLINK_SOCK_DIAG):
+            raise ProcessError("the third descriptor of a helper must be a NETLINK_SOCK_DIAG socket")
+        self._socket = sock_diag
+        self._socket.setblocking(False)
         self._socket.connect((0, 0))  # the kernel; nobody else can answer
         self._sequence = 0
+        with contextlib.suppress(BlockingIOError):
+            while self._socket.recv(8192):
+                pass  # answers to whoever held the socket before
 
     def owner(self, client: Address, server: Address) -> Owner | None:
         """Return who owns the socket at `client`, or None where the kernel does not say so at once."""

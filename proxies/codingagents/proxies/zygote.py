@@ -55,16 +55,18 @@ def _clone() -> tuple[int, int]:
     return pid, pidfd.value
 
 
-def _become_helper(server: str, channel: int, listener: int) -> NoReturn:
+def _become_helper(server: str, channel: int, *others: int) -> NoReturn:
     """Run the helper in the clone; never returns into the zygote's loop, whatever happens."""
     status = 1
     try:
         confinement.die_with_parent()
-        confinement.keep_only(channel, listener)
+        confinement.keep_only(channel, *others)
         channel = confinement.CHANNEL
         confinement.name_process(f"helper {server}")
         gc.enable()
-        status = helper.main(confinement.CHANNEL, confinement.LISTENER)
+        status = helper.main(
+            confinement.CHANNEL, confinement.LISTENER, confinement.SOCK_DIAG if len(others) > 1 else None
+        )
     except BaseException as error:  # nothing may climb into the zygote's loop
         helper.report_failure(channel, error)
     finally:
@@ -80,7 +82,7 @@ def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
             descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         _close(list(descriptors))
-        raise WireError(f"a clone request must fit {_MAX_REQUEST} bytes and carry two descriptors")
+        raise WireError(f"a clone request must fit {_MAX_REQUEST} bytes and carry two or three descriptors")
     return data, list(descriptors)
 
 
@@ -92,16 +94,15 @@ def _close(descriptors: list[int]) -> None:
 def _serve_one(control: socket.socket, data: bytes, descriptors: list[int]) -> None:
     try:
         request: CloneRequest = wire.decode(CloneRequest, data)
-        if len(descriptors) != 2:
-            raise WireError(f"a clone request carries the channel and the listener, not {len(descriptors)} descriptors")
-        channel, listener = descriptors
+        if len(descriptors) not in (2, 3):
+            raise WireError(f"a clone request carries two or three descriptors, not {len(descriptors)}")
         pid, pidfd = _clone()
     except (WireError, OSError) as error:
         _close(descriptors)
         control.send(wire.encode(Cloned(pid=None, error=str(error))))
         return
     if pid == 0:
-        _become_helper(request.server, channel, listener)
+        _become_helper(request.server, *descriptors)
     _close(descriptors)
     try:
         socket.send_fds(control, [wire.encode(Cloned(pid=pid))], [pidfd])

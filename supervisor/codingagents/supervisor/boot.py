@@ -27,11 +27,12 @@ from codingagents.supervisor.control import Control
 from codingagents.supervisor.early import StubProcess, ZygoteProcess
 from codingagents.supervisor.ending import Ending, Made
 from codingagents.supervisor.event_log import EventLog
-from codingagents.supervisor.helpers import HelperKeeper, bind_slot
+from codingagents.supervisor.helpers import HelperKeeper
 from codingagents.supervisor.layers import Facts
 from codingagents.supervisor.processes import Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.sessionfiles import open_event_log, read_session_spec
+from codingagents.supervisor.slots import bind_slot
 from codingagents.supervisor.zygote_client import Zygote
 from codingagents.trust import checkpoint, errors
 from codingagents.trust.errors import AgentError, ProcessError

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from codingagents.rewrite import places
 from codingagents.rewrite.clients.base import Endpoint, Switches
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.files import install_client_files
 from codingagents.rewrite.specs import SessionSpec
-from codingagents.supervisor.helpers import Slot
+from codingagents.supervisor.slots import Slot
 
 
 def install_clients(spec: SessionSpec, slots: Sequence[Slot], root: str, command: Sequence[str]) -> Switches:
@@ -21,12 +22,17 @@ def install_clients(spec: SessionSpec, slots: Sequence[Slot], root: str, command
     The environment is that of all clients. A client that is told by arguments gets them where `command` is that client
     and not a program around it. Raises `ConfigError` where a file cannot be written.
     """
-    endpoints = [Endpoint(name=slot.remote.name, url=slot.url, bearer=slot.bearer) for slot in slots]
+    endpoints = [
+        Endpoint(name=slot.remote.name, url=slot.url, bearer=slot.bearer, transport=slot.remote.transport)
+        for slot in slots
+        if slot.remote.listen != "unix"  # no client can be told of it: see `known.left_out`
+    ]
+    session_ca = places.SESSION_CA if any(slot.remote.listen == "https" for slot in slots) else None
     environment: dict[str, str] = {}
     arguments: tuple[str, ...] = ()
     for client in CLIENTS.values():
         install_client_files(root, client.render(endpoints, spec.codex_toml), spec.uids.agent)
-        switches = client.switches(root)
+        switches = client.switches(root, session_ca)
         environment |= switches.environment
         if spec.agent == client.NAME and os.path.basename(command[0]) == client.NAME:
             arguments = switches.arguments

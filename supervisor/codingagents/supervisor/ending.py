@@ -21,10 +21,11 @@ from codingagents.supervisor.confined import ConfinedRole
 from codingagents.supervisor.control import Control
 from codingagents.supervisor.early import StubProcess
 from codingagents.supervisor.event_log import EventLog
-from codingagents.supervisor.helpers import HelperKeeper, Slot
+from codingagents.supervisor.helpers import HelperKeeper
 from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.rundirs import RunDirs
+from codingagents.supervisor.slots import Slot
 from codingagents.supervisor.zygote_client import Zygote
 from codingagents.trust import errors
 from codingagents.trust.errors import ProcessError
@@ -80,7 +81,7 @@ class Ending:
             with trio.move_on_after(KILL_SECONDS):
                 await self._sweep(self._uids.servers.values())  # what a helper that is not ours any more forked
         for slot in made.slots:
-            slot.listener.close()
+            slot.close()
         if made.role is not None and made.role.trap is not None:
             made.role.trap.join(_TRAP_SECONDS)
         if made.log is not None:

@@ -6,23 +6,22 @@ helper, so that a client that connects while a helper is coming back waits in th
 
 from __future__ import annotations
 
-import itertools
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from codingagents.rewrite.placeholders import names as placeholder_names
-from codingagents.rewrite.specs import HelperSpec, RemoteSpec
+from codingagents.rewrite.specs import HelperSpec
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.helper_events import Source, stamp
 from codingagents.supervisor.lifecycle import MAX_BACKOFF_SECONDS, Do, Happened, Helper, State, step
 from codingagents.supervisor.processes import Child, Children, Exit
 from codingagents.supervisor.quota import Quota
 from codingagents.supervisor.reaper import Reaper
+from codingagents.supervisor.slots import Slot
 from codingagents.supervisor.zygote_client import Zygote
 from codingagents.trust import facts, wire
 from codingagents.trust.errors import AgentError, EventLogError, ProcessError, WireError
@@ -31,56 +30,8 @@ from codingagents.trust.vocabulary import Secret
 
 MAX_FACT: Final = 64 * 1024  # bytes of one line
 _BYTES_A_TOKEN: Final = 1024  # of a fact; few of the longest must not fill the disk that the quota is there to spare
-_BACKLOG: Final = 128
-_BINDS: Final = 10
 _LAST_WORDS_SECONDS: Final = 1.0  # for what a helper that ended had sent before
 _CLOSED_SECONDS: Final = 5.0  # for a helper to end once its channel is closed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """What belongs to a server and outlives its helper processes."""
-
-    remote: RemoteSpec
-    uid: int
-    listener: socket.socket
-    bearer: Secret
-
-    @property
-    def port(self) -> int:
-        """The loopback port that clients are given."""
-        port: int = self.listener.getsockname()[1]
-        return port
-
-    @property
-    def url(self) -> str:
-        """What the client's configuration says: the upstream's path on the helper's own origin."""
-        return f"http://127.0.0.1:{self.port}{self.remote.path}"
-
-
-def bind_slot(remote: RemoteSpec, uid: int, bearer: Secret) -> Slot:
-    """Bind the helper's listening socket on loopback, at a port of the kernel's choice."""
-    listener = _bind()
-    listener.listen(_BACKLOG)
-    return Slot(remote=remote, uid=uid, listener=listener, bearer=bearer)
-
-
-def _bind() -> socket.socket:
-    """Bind a port of the kernel's choice by its number: only then it stays ours once nobody listens on it."""
-    for attempt in itertools.count(1):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as scout:
-            scout.bind(("127.0.0.1", 0))
-            address = scout.getsockname()
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            listener.bind(address)
-        except OSError:  # somebody else was given it meanwhile
-            listener.close()
-            if attempt == _BINDS:
-                raise
-        else:
-            return listener
-    raise AssertionError("unreachable")
 
 
 class HelperKeeper:

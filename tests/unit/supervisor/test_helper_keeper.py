@@ -20,11 +20,12 @@ from codingagents.rewrite.specs import HeaderTemplate, RemoteSpec
 from codingagents.supervisor import helpers, lifecycle, zygote_client
 from codingagents.supervisor.early import ZygoteProcess
 from codingagents.supervisor.event_log import EventLog
-from codingagents.supervisor.helpers import HelperKeeper, Slot, bind_slot
+from codingagents.supervisor.helpers import HelperKeeper
 from codingagents.supervisor.lifecycle import State
 from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.quota import Quota
 from codingagents.supervisor.reaper import Reaper
+from codingagents.supervisor.slots import Slot, bind_slot
 from codingagents.supervisor.zygote_client import Zygote
 from codingagents.trust import checkpoint
 from codingagents.trust.encoding import decode_line

@@ -70,7 +70,7 @@ def name_process(name: str) -> None:
 
 
 def keep_only(*descriptors: int) -> None:
-    """Move channel, listener and perhaps the netlink socket to their numbers, 0, 1 and 2 to /dev/null; close the rest."""
+    """Move channel, listener and perhaps netlink socket to their numbers, put 0 to 2 on /dev/null, close the rest."""
     high = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for number in descriptors]
     null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), fcntl.F_DUPFD_CLOEXEC, _ABOVE)
     for number in (0, 1, 2):

@@ -1,7 +1,8 @@
 """SHELL: sends facts up the helper's channel without ever blocking the loop; what does not fit is counted, not kept.
 
-Facts are collected for a few milliseconds and leave in one system call, so that a busy helper pays for one send per
-batch and not per request. Decides nothing and stamps nothing: the supervisor adds server, UID and time.
+Facts are collected for a few milliseconds, then counted, encoded and sent together, so that a request pays for an
+append and not for a system call. Decides nothing and stamps nothing: the supervisor adds server, UID and time, and
+`health` says what facts add up to.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from codingagents.proxies.health import Health
 from codingagents.trust import wire
 from codingagents.trust.facts import AnyFact, Dropped
 
 BATCH_SECONDS = 0.005
-MAX_PENDING = 256 * 1024  # bytes waiting for the supervisor; past it facts are counted as dropped
+MAX_PENDING = 1024  # facts waiting for the supervisor; past it they are counted as dropped
 
 
 class FactsOut:
@@ -23,45 +25,54 @@ class FactsOut:
         """Take the connected, non-blocking `channel`; somebody else reads from it and closes it."""
         self._loop = loop
         self._channel = channel
-        self._batch: list[bytes] = []
+        self._health = Health()
+        self._batch: list[AnyFact] = []
+        self._counted = 0  # of the batch
         self._unsent = b""
         self._dropped = 0
-        self._size = 0
         self._scheduled = False
         self._waiting = False
 
     def put(self, fact: AnyFact) -> None:
         """Queue `fact`, or count it as dropped where too much is waiting already."""
-        line = wire.encode(fact)
-        if self._size + len(line) > MAX_PENDING:
+        if len(self._batch) >= MAX_PENDING:
             self._dropped += 1
+            self.health()
+            self._batch += self._health.take((fact,))
+            self._counted = len(self._batch)
             return
-        self._size += len(line)
-        self._batch.append(line)
+        self._batch.append(fact)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_later(BATCH_SECONDS, self._send)
 
+    def health(self) -> Health:
+        """Return the counts of all facts until now."""
+        self._batch += self._health.take(self._batch[self._counted :])
+        self._counted = len(self._batch)
+        return self._health
+
     def flush(self) -> None:
-        """Send now what fits into the channel; for the end of the process."""
+        """Send now what fits into the channel; for answers, and for the end of the process."""
         self._send()
 
     def _send(self) -> None:
         self._scheduled = False
         if self._waiting:
             return  # the channel is full: `_writable` goes on when there is room
-        data = self._unsent + b"".join(self._batch)
+        self.health()
+        data = self._unsent + wire.encode_lines(self._batch)
         self._batch.clear()
+        self._counted = 0
         if not data:
             return
         try:
             sent = self._channel.send(data, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             sent = 0
-        except ConnectionError:
+        except OSError:
             return  # nobody listens any more: the reader of the channel sees EOF and ends the process
         self._unsent = data[sent:]
-        self._size -= sent
         if self._unsent:
             self._waiting = True
             self._loop.add_writer(self._channel, self._writable)

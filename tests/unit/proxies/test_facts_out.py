@@ -4,11 +4,12 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import uvloop
 
 from codingagents.proxies.facts_out import BATCH_SECONDS, MAX_PENDING, FactsOut
 from codingagents.trust import wire
-from codingagents.trust.facts import AnyFact, Dropped, Failed
+from codingagents.trust.facts import AnyFact, Dropped, Failed, Request, UpstreamHealth
 
 
 def over_a_channel(test: Callable[[FactsOut, socket.socket], Awaitable[None]]) -> None:
@@ -51,7 +52,7 @@ def test_facts_of_one_moment_leave_together_and_in_order() -> None:
 def test_a_full_channel_costs_facts_and_no_time() -> None:
     """What does not fit is counted, and the count follows when the supervisor reads again."""
     fact = Failed(reason="x" * 400)
-    total = 4 * MAX_PENDING // len(wire.encode(fact))
+    total = 4 * MAX_PENDING
 
     async def test(out: FactsOut, channel: socket.socket) -> None:
         for number in range(total):
@@ -73,5 +74,24 @@ def test_a_supervisor_that_is_gone_is_no_error_here() -> None:
         channel.close()
         out.put(Failed(reason=""))
         out.flush()
+
+    over_a_channel(test)
+
+
+def test_what_is_dropped_is_counted_all_the_same() -> None:
+    """The helper's counts and its upstream's state come from every request, in order, sent or not."""
+    total = MAX_PENDING + 10
+    failed = Request(
+        method="GET", status=502, error_type="dns_failed", request_bytes=0, response_bytes=0, duration_ms=0
+    )
+
+    async def test(out: FactsOut, channel: socket.socket) -> None:
+        for _ in range(total):
+            out.put(failed)
+        assert (out.health().requests, out.health().errors) == (total, total)
+        out.put(msgspec.structs.replace(failed, status=200, error_type=None))
+        found = await receive_until(channel, Dropped)
+        assert found[-1] == Dropped(count=11)
+        assert [each.state for each in found if isinstance(each, UpstreamHealth)] == ["failing", "ok"]
 
     over_a_channel(test)

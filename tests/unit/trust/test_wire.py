@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from codingagents.rewrite.specs import NewSecrets
 from codingagents.trust import wire
 from codingagents.trust.errors import WireError
-from codingagents.trust.facts import AnyFact
+from codingagents.trust.facts import AnyFact, Dropped, Failed
 from codingagents.trust.vocabulary import Secret
 from codingagents.trust.wire import MAX_LINE, LineBuffer, Message, decode, encode
 
@@ -120,3 +121,14 @@ def test_decoders_are_made_once() -> None:
     made = wire._DECODERS[Point]
     decode(Point, b'{"x":2}')
     assert wire._DECODERS[Point] is made
+
+
+def test_lines_are_what_single_messages_would_be() -> None:
+    """The same bytes, and the same refusals."""
+    messages = [Dropped(count=1), Failed(reason="é")]
+    assert wire.encode_lines(messages) == b"".join(wire.encode(each) for each in messages)
+    assert wire.encode_lines([]) == b""
+    with pytest.raises(WireError, match="not UTF-8"):
+        wire.encode_lines([Failed(reason="\ud800")])
+    with pytest.raises(TypeError):
+        wire.encode_lines([NewSecrets(secrets={"A": Secret("value")})])

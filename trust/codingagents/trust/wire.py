@@ -6,6 +6,7 @@ so two processes of different versions find out at once. Nothing here does I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -54,6 +55,14 @@ def encode(message: object, *, reveal_secrets: bool = False) -> bytes:
     if len(line) > MAX_LINE:
         raise WireError(f"a message of {len(line)} bytes is over the limit of {MAX_LINE}")
     return line
+
+
+def encode_lines(messages: Sequence[object]) -> bytes:
+    """Return what `encode` returns for each of `messages`, one after the other; none of them may hold a `Secret`."""
+    try:
+        return _PLAIN.encode_lines(messages)
+    except UnicodeEncodeError:
+        raise WireError("a message holds text that is not UTF-8") from None
 
 
 def decode(kind: type[_T] | Any, line: bytes | bytearray | memoryview) -> _T:  # noqa: ANN401 -- unions are not types to mypy

@@ -50,7 +50,7 @@ schema: $(VENV)/.runtime          ## Write the published schema of the event log
 	  > docs/events.schema.json
 
 lock:                             ## Recompile the hashed requirement files (needs uv).
-	for set in runtime dev demo; do \
+	for set in runtime dev demo bench; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --custom-compile-command 'make lock' requirements/$$set.in -o requirements/$$set.txt; done
 

@@ -6,7 +6,7 @@ case "${1:?usage: setup.sh venv|test|bench}" in
   test)  packages=(python3-venv python3-seccomp util-linux debootstrap)
          # From wherever it comes: a Docker Engine that is there already is not replaced by Debian's.
          command -v dockerd >/dev/null || packages+=(docker.io) ;;
-  bench) packages=(python3-venv python3-seccomp nginx-light wrk) ;;
+  bench) packages=(python3-venv python3-seccomp util-linux nginx-light haproxy wrk gcc libc6-dev libssl-dev linux-perf) ;;
   *) echo "setup.sh: unknown set '$1'" >&2; exit 2 ;;
 esac
 missing=()

@@ -35,6 +35,7 @@ endpoints = st.lists(
         name=server_names,
         url=st.integers(1, 65535).map("http://127.0.0.1:{}/mcp".format),
         bearer=st.from_regex(r"[A-Za-z0-9_-]{1,43}", fullmatch=True).map(Secret),
+        transport=st.sampled_from(("http", "sse")),
     ),
     max_size=3,
     unique_by=lambda endpoint: endpoint.name,
@@ -49,7 +50,9 @@ def authorization(endpoint: Endpoint) -> dict[str, str]:
 def test_claude_reads_back_what_was_rendered(given_endpoints: list[Endpoint]) -> None:
     (file,) = claude.render(given_endpoints)
     assert json.loads(file.content) == {
-        "mcpServers": {e.name: {"type": "http", "url": e.url, "headers": authorization(e)} for e in given_endpoints}
+        "mcpServers": {
+            e.name: {"type": e.transport, "url": e.url, "headers": authorization(e)} for e in given_endpoints
+        }
     }
 
 
@@ -68,7 +71,9 @@ def test_codex_reads_back_the_users_settings_and_our_endpoints(
     assert tomllib.loads(file.content.decode()) == {
         **top,
         "mcp_servers": {
-            e.name: {**per_server, "url": e.url, "http_headers": authorization(e)} for e in given_endpoints
+            e.name: {**per_server, "url": e.url, "http_headers": authorization(e)}
+            for e in given_endpoints
+            if e.transport == "http"
         },
     }
     assert b"upstream.example" not in file.content

@@ -18,15 +18,15 @@ from codingagents.launcher.run import read_config
 from codingagents.launcher.terminal import say
 from codingagents.rewrite import places
 from codingagents.rewrite.check import Row, check_expiry, describe
-from codingagents.rewrite.clients.base import Endpoint
+from codingagents.rewrite.clients.base import Endpoint, loopback_url
 from codingagents.rewrite.clients.codex import passed_through
-from codingagents.rewrite.clients.known import CLIENTS
+from codingagents.rewrite.clients.known import CLIENTS, left_out
 from codingagents.rewrite.plan import anchor_sources, not_available
 from codingagents.trust.errors import EXIT_OK, EXIT_REFUSED
 from codingagents.trust.terminal import printable
 from codingagents.trust.vocabulary import Secret
 
-_COLUMNS = ("server", "kind", "state", "target", "trust", "secrets", "client auth")
+_COLUMNS = ("server", "kind", "state", "target", "transport", "listen", "trust", "secrets", "client auth")
 
 
 def check(path: Path, *, as_json: bool) -> int:
@@ -38,7 +38,8 @@ def check(path: Path, *, as_json: bool) -> int:
     config, _ = read_config(path)
     read_anchors(anchor_sources(config), config.file)
     refusals = list(not_available(config))
-    warnings = [*config.warnings, *check_expiry(config, datetime.datetime.now(datetime.UTC).date())]
+    today = datetime.datetime.now(datetime.UTC).date()
+    warnings = [*config.warnings, *check_expiry(config, today), *left_out(config)]
     rows = describe(config)
     if as_json:
         _print_json(
@@ -62,14 +63,22 @@ def render(path: Path, *, client: str, as_json: bool) -> int:
     """Print the files that `client` would be given and the switches that make it use them. Raises `AgentError`."""
     config, _ = read_config(path)
     endpoints = [
-        Endpoint(name=server.name, url=f"http://127.0.0.1:PORT{server.spec.path}", bearer=Secret("LOCAL-BEARER"))
+        Endpoint(
+            name=server.name,
+            url=loopback_url(server.spec, "PORT"),
+            bearer=Secret("LOCAL-BEARER"),
+            transport=server.spec.transport,
+        )
         for server in config.remotes
+        if server.spec.listen != "unix"
     ]
+    over_tls = any(server.spec.listen == "https" for server in config.remotes)
     files = [
         (f"{places.CLIENTS}/{file.path}", file.content.decode())
         for file in CLIENTS[client].render(endpoints, passed_through(config))
     ]
-    switches = CLIENTS[client].switches(places.CLIENTS)
+    switches = CLIENTS[client].switches(places.CLIENTS, places.SESSION_CA if over_tls else None)
+    warnings = list(left_out(config, {client: CLIENTS[client]}))
     if as_json:
         _print_json(
             {
@@ -77,9 +86,12 @@ def render(path: Path, *, client: str, as_json: bool) -> int:
                 "files": [{"path": name, "content": content} for name, content in files],
                 "arguments": switches.arguments,
                 "environment": dict(switches.environment),
+                "warnings": warnings,
             }
         )
         return 0
+    for warning in warnings:
+        say(f"warning: {warning}")
     lines = [f"# {name}\n{content.rstrip()}\n" for name, content in files]
     started = (*(f"{name}={value}" for name, value in switches.environment.items()), client, *switches.arguments)
     sys.stdout.write("\n".join([*lines, f"# started as\n{' '.join(started)}\n"]))
@@ -88,7 +100,8 @@ def render(path: Path, *, client: str, as_json: bool) -> int:
 
 def _cells(row: Row) -> tuple[str, ...]:
     state = "on" if row.enabled else "off"
-    shown = (row.server, row.kind, state, row.target, row.trust, ", ".join(row.secrets), ", ".join(row.client_auth))
+    lists = (", ".join(row.secrets), ", ".join(row.client_auth))
+    shown = (row.server, row.kind, state, row.target, row.reached, row.listen, row.trust, *lists)
     return tuple(printable(cell) or "-" for cell in shown)
 
 

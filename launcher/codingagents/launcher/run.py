@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import hashlib
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from codingagents.launcher import session_dir, uids
@@ -24,6 +24,7 @@ from codingagents.launcher.terminal import say
 from codingagents.launcher.workspace import check_reachable, choose_workspace
 from codingagents.rewrite import places
 from codingagents.rewrite.check import check_expiry
+from codingagents.rewrite.clients.known import CLIENTS, left_out
 from codingagents.rewrite.config import Config
 from codingagents.rewrite.parse import MAX_BYTES, parse_config
 from codingagents.rewrite.placeholders import expand_header
@@ -99,7 +100,7 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
     files = session_dir.place(session, base=options.base, directory=options.session_dir)
     engine.prepare()
     session_dir.create(files, spec)
-    for warning in (*config.warnings, *check_expiry(config, now.date())):
+    for warning in (*config.warnings, *check_expiry(config, now.date()), *_left_out(config, agent)):
         say(f"warning: {warning}")
     try:
         return _start(engine, files, spec, SessionSecrets(secrets=secrets, signing_key=signing_key))
@@ -114,6 +115,10 @@ def check_headers(spec: SessionSpec, secrets: Mapping[str, Secret]) -> None:
     for remote in spec.remotes:
         for header in remote.headers:
             expand_header(header.name, header.template, secrets)
+
+
+def _left_out(config: Config, agent: str) -> Iterator[str]:
+    return left_out(config, {name: client for name, client in CLIENTS.items() if name == agent})
 
 
 def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -23,6 +23,8 @@ class Row:
     kind: str  # remote | command
     enabled: bool
     target: str  # origin and path, or the command
+    reached: str  # by what transport, and through which proxy; "" for a command
+    listen: str  # what its helper listens on; "" for a command
     trust: str
     secrets: tuple[str, ...]
     client_auth: tuple[str, ...]
@@ -64,6 +66,8 @@ def _remote(server: RemoteServer) -> Row:
         kind="remote",
         enabled=server.enabled,
         target=f"{spec.scheme}://{host}{'' if default_port else f':{spec.port}'}{spec.path}",
+        reached=server.spec.transport + (f" via {spec.proxy}" if spec.proxy else ""),
+        listen="stdio" if server.bridged else spec.listen,
         trust=_trust(server),
         secrets=tuple(sorted(server.secrets)),
         client_auth=tuple(spec.client_auth),
@@ -85,6 +89,8 @@ def _command(server: CommandServer) -> Row:
         kind="command",
         enabled=server.enabled,
         target=" ".join((server.command, *server.args)),
+        reached="",
+        listen="",
         trust=f"own UID, network {server.sandbox.network}",
         secrets=tuple(sorted(server.secrets)),
         client_auth=(),

@@ -14,7 +14,6 @@ from codingagents.rewrite.placeholders import names
 from codingagents.rewrite.specs import ExecSpec, RemoteSpec
 from codingagents.trust.vocabulary import LayerWish, SecretName, ServerName
 
-Listen = Literal["http", "https", "unix", "stdio"]
 Store = Literal["host", "certifi", "custom", "pinned-only"]
 Network = Literal["host", "helpers"]
 
@@ -58,9 +57,8 @@ class RemoteServer:
     name: ServerName
     spec: RemoteSpec
     enabled: bool
-    listen: Listen
+    bridged: bool  # listen = "stdio": clients would start a stub that bridges to the helper
     anchors: AnchorSource | None  # None exactly where spec.tls is None: http to loopback
-    proxy: str | None
     client_cert: SecretName | None  # both or neither
     client_key: SecretName | None
     codex: Mapping[str, object]  # Codex's own keys, as TOML values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 from codingagents.rewrite import codex_keys
 from codingagents.rewrite.addresses import Url, is_loopback, parse_host_port, parse_url
@@ -10,7 +10,7 @@ from codingagents.rewrite.config import LAYER_NAMES, AnchorSource, CommandServer
 from codingagents.rewrite.headers import header_templates, template_names
 from codingagents.rewrite.parse_tls import parse_client_certificate, parse_tls
 from codingagents.rewrite.placeholders import names
-from codingagents.rewrite.specs import LimitsSpec, RemoteSpec, TlsSpec
+from codingagents.rewrite.specs import ClientAuth, LimitsSpec, RemoteSpec, TlsSpec
 from codingagents.rewrite.tables import Table, quoted
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.vocabulary import LayerWish, ServerName, parse_secret_name
@@ -36,6 +36,7 @@ _REMOTE_KEYS = frozenset(
 _COMMAND_KEYS = frozenset({"args", "command", "env", "sandbox"})
 _FOR_REMOTE = _REMOTE_KEYS | codex_keys.REMOTE_SERVER | {"enabled"}
 _FOR_COMMAND = _COMMAND_KEYS | codex_keys.COMMAND_SERVER | {"enabled"}
+_LISTENS: tuple[Literal["http", "https", "unix", "stdio"], ...] = ("http", "https", "unix", "stdio")
 _MIB = 1024 * 1024
 
 
@@ -79,6 +80,7 @@ def _remote(table: Table, name: ServerName, warnings: list[str]) -> RemoteServer
             raise table.error("tls has no meaning for an http URL; remove it or use https")
         if credential:
             warnings.append(table.sentence("sends a credential in clear text to whoever holds that loopback port"))
+    listen = table.choice("listen", _LISTENS, "http")
     client_cert, client_key = parse_client_certificate(table.table("tls"))
     if "?" in url.path:
         warnings.append(table.sentence("url has a query, which the agent sees; put credentials into headers"))
@@ -97,22 +99,29 @@ def _remote(table: Table, name: ServerName, warnings: list[str]) -> RemoteServer
             port=url.port,
             path=url.path,
             transport=table.choice("transport", ("http", "sse"), "http"),
+            listen="http" if listen == "stdio" else listen,
+            proxy=_proxy(table, url),
             connect_to=_connect_to(table, url),
             # An http URL names a loopback address, which is what this allows.
             allow_private=table.flag("allow_private", default=False) or url.scheme == "http",
-            client_auth=list(table.choices("client_auth", ("uid", "bearer"), ("uid", "bearer"))),
+            client_auth=_client_auth(table, listen),
             headers=headers,
             tls=tls,
             limits=_limits(table.table("limits")),
         ),
         enabled=table.flag("enabled", default=True),
-        listen=table.choice("listen", ("http", "https", "unix", "stdio"), "http"),
+        bridged=listen == "stdio",
         anchors=anchors,
-        proxy=_proxy(table, url),
         client_cert=client_cert,
         client_key=client_key,
         codex=_codex(table, codex_keys.REMOTE_SERVER),
     )
+
+
+def _client_auth(table: Table, listen: str) -> list[ClientAuth]:
+    # No client's configuration names a unix socket, so there is no place that its bearer could be read from.
+    default: tuple[ClientAuth, ...] = ("uid",) if listen == "unix" else ("uid", "bearer")
+    return list(table.choices("client_auth", ("uid", "bearer"), default))
 
 
 def _url(table: Table) -> Url:

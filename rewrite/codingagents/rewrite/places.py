@@ -27,3 +27,8 @@ SOCKETS: Final = f"{RUN_ROOT}/mcp"  # NAME.sock of each helper that listens on a
 
 AGENT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # root's, as Debian has it
+
+
+def socket_path(server: str) -> str:
+    """Return where the helper of `server` listens, if that is on a unix socket."""
+    return f"{SOCKETS}/{server}.sock"

@@ -156,12 +156,12 @@ def not_available(config: Config) -> Iterator[str]:
 
 
 def _wishes(server: RemoteServer) -> tuple[tuple[bool, str], ...]:
+    lonely = server.spec.listen == "unix" and "bearer" in server.spec.client_auth
     overrides = server.anchors is not None and bool(server.anchors.overrides)
     return (
-        (server.listen != "http", f'listen = "{server.listen}" is not available yet; use "http"'),
-        (server.spec.transport != "http", 'transport = "sse" is not available yet; use "http"'),
+        (server.bridged, 'listen = "stdio" is not available yet; use "http"'),
         (not server.spec.client_auth, 'client_auth must not be empty; a session needs "uid" or "bearer"'),
-        (server.proxy is not None, "proxy is not available yet; remove it"),
+        (lonely, 'client_auth must be ["uid"] where listen = "unix": nobody is told the bearer'),
         (server.client_cert is not None, "tls.client_cert is not available yet; remove it and tls.client_key"),
         (overrides, 'tls.ca_overrides is not available yet; use ca = "custom"'),
     )

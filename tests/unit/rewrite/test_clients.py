@@ -6,8 +6,8 @@ import tomllib
 import pytest
 
 from codingagents.rewrite.clients import claude, codex
-from codingagents.rewrite.clients.base import Endpoint
-from codingagents.rewrite.clients.known import CLIENTS
+from codingagents.rewrite.clients.base import Endpoint, loopback_url
+from codingagents.rewrite.clients.known import CLIENTS, left_out
 from codingagents.rewrite.parse import parse_config
 from codingagents.trust.vocabulary import Secret
 
@@ -71,6 +71,56 @@ def test_codex_keeps_its_settings_and_loses_the_upstream() -> None:
 def test_codex_without_any_endpoint_has_no_server() -> None:
     (file,) = codex.render([], codex.passed_through(parse_config(CONFIG, "c.toml")))
     assert tomllib.loads(file.content.decode())["mcp_servers"] == {}
+
+
+LEGACY = Endpoint(name="old", url="https://127.0.0.1:4003/sse", bearer=Secret("local-3"), transport="sse")
+
+
+def test_a_legacy_sse_server_is_claudes_and_never_codexs() -> None:
+    (file,) = claude.render([LEGACY])
+    assert json.loads(file.content)["mcpServers"]["old"]["type"] == "sse"
+    (file,) = codex.render([*ENDPOINTS, LEGACY], "[mcp_servers.old]\nrequired = true\n")
+    assert set(tomllib.loads(file.content.decode())["mcp_servers"]) == {"github", "docs"}
+
+
+WAYS = """
+[mcp_servers.plain]
+url = "https://a.example/mcp"
+[mcp_servers.tls]
+url = "https://a.example/mcp"
+listen = "https"
+[mcp_servers.old]
+url = "https://a.example/sse"
+transport = "sse"
+[mcp_servers.sock]
+url = "https://a.example/mcp"
+listen = "unix"
+[mcp_servers.off]
+url = "https://a.example/mcp"
+listen = "unix"
+enabled = false
+"""
+
+
+def test_who_is_not_told_of_a_server_is_said() -> None:
+    config = parse_config(WAYS, "c.toml")
+    old, sock = left_out(config)
+    assert old == 'c.toml: [mcp_servers.old] transport = "sse" is not spoken by codex, which is not told of it'
+    assert sock.startswith('c.toml: [mcp_servers.sock] listen = "unix" is for programs of your own, at /run/')
+    assert "/run/coding-agents/mcp/sock.sock;" in sock
+    assert list(left_out(config, {"claude": claude})) == [sock]
+
+
+def test_a_helper_on_https_has_an_https_url() -> None:
+    plain, tls, *_ = parse_config(WAYS, "c.toml").remotes
+    assert loopback_url(plain.spec, 4001) == "http://127.0.0.1:4001/mcp"
+    assert loopback_url(tls.spec, "PORT") == "https://127.0.0.1:PORT/mcp"
+
+
+def test_the_sessions_authority_is_trusted_only_where_there_is_one() -> None:
+    assert claude.switches("/r", "/ca.pem").environment == {"NODE_EXTRA_CA_CERTS": "/ca.pem"}
+    assert codex.switches("/r", "/ca.pem").environment == {"CODEX_HOME": "/r/codex", "CODEX_CA_CERTIFICATE": "/ca.pem"}
+    assert claude.switches("/r").environment == {}
 
 
 @pytest.mark.parametrize("name", CLIENTS)

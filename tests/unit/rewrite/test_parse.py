@@ -105,7 +105,7 @@ def test_a_full_config_becomes_the_values_it_says() -> None:
     )
     assert github.spec.limits == LimitsSpec(request_bytes=2048, connect_seconds=3.0)
     assert github.anchors == AnchorSource(store="custom", path="/etc/x/ca.pem", overrides=("corp-root",))
-    assert (github.proxy, github.listen) == ("squid:3128", "unix")
+    assert (github.spec.proxy, github.spec.listen, github.bridged) == ("squid:3128", "unix", False)
     assert github.secrets == {"GITHUB_TOKEN", "CONTEXT7_API_KEY", "OTHER", "CERT", "KEY"}
     assert github.codex == {"tool_timeout_sec": 2.5, "enabled_tools": ["a"]}
 

@@ -106,8 +106,7 @@ NOT_YET = {
     "[session]\nworkspace_acl = true": "[session] workspace_acl is not available yet; remove it",
     OFF.replace("false", "true"): "[mcp_servers.off] command servers are not available yet; "
     "set enabled = false to leave it out",
-    LOCAL + 'listen = "unix"': '[mcp_servers.local] listen = "unix" is not available yet; use "http"',
-    LOCAL + 'transport = "sse"': '[mcp_servers.local] transport = "sse" is not available yet; use "http"',
+    LOCAL + 'listen = "stdio"': '[mcp_servers.local] listen = "stdio" is not available yet; use "http"',
     '[session]\nlayers = { agent_netns = "require" }': "[session.layers] agent_netns is not available yet; remove it",
     '[session]\nlayers = { userns = "prefer" }': "[session.layers] userns is not available yet; remove it",
     '[session]\nlayers = { uid_drop = "off" }': '[session.layers] uid_drop cannot be "off": the agent would be root; '
@@ -115,8 +114,8 @@ NOT_YET = {
     '[session]\nlayers = { mountns = "off" }': '[session.layers] mountns cannot be "off": a session takes it wherever '
     "it can; remove it",
     LOCAL + "client_auth = []": '[mcp_servers.local] client_auth must not be empty; a session needs "uid" or "bearer"',
-    '[mcp_servers.x]\nurl = "https://a.example"\nproxy = "http://p:1"': "[mcp_servers.x] proxy is not available yet; "
-    "remove it",
+    LOCAL + 'listen = "unix"\nclient_auth = ["bearer"]': '[mcp_servers.local] client_auth must be ["uid"] where '
+    'listen = "unix": nobody is told the bearer',
     '[mcp_servers.x]\nurl = "https://a.example"\ntls = { client_cert = "secret:C", client_key = "secret:K" }': (
         "[mcp_servers.x] tls.client_cert is not available yet; remove it and tls.client_key"
     ),
@@ -131,6 +130,14 @@ def test_what_a_session_cannot_do_yet_is_refused(text: str, sentence: str) -> No
     with pytest.raises(ConfigError) as caught:
         plan(parse_config(text, "c.toml"))
     assert str(caught.value) == f"c.toml: {sentence}"
+
+
+def test_transport_listener_and_proxy_reach_the_helper() -> None:
+    wished = '[mcp_servers.x]\nurl = "https://a.example"\ntransport = "sse"\nlisten = "https"\nproxy = "http://p:1"'
+    (remote,) = plan(parse_config(wished, "c.toml")).remotes
+    assert (remote.transport, remote.listen, remote.proxy) == ("sse", "https", "p:1")
+    (remote,) = plan(parse_config(LOCAL + 'listen = "unix"', "c.toml")).remotes
+    assert (remote.listen, remote.client_auth) == ("unix", ["uid"])
 
 
 @pytest.mark.parametrize("changes", [{"command": []}, {"working_directory": "work"}, {"session": "S 1"}])
@@ -207,9 +214,15 @@ def test_description_names_every_server_and_no_value() -> None:
     assert rows[0].target == "https://api.example.com/mcp"
     assert rows[0].trust == "host, 2 pins (enforce) until 2027-03-01"
     assert rows[0].secrets == ("GITHUB_TOKEN",)
+    assert (rows[0].reached, rows[0].listen) == ("http", "http")
     assert rows[1].target == "http://127.0.0.1:9/mcp"
     assert rows[1].trust == "plain text, loopback"
     assert rows[2].secrets == ("NOT_NEEDED",)
+    assert (rows[2].reached, rows[2].listen) == ("", "")
+    ways = 'transport = "sse"\nproxy = "http://[2001:db8::1]:3128"\nlisten = '
+    for listen in ("https", "unix", "stdio"):
+        (row,) = describe(parse_config(f'[mcp_servers.x]\nurl = "https://a.example"\n{ways}"{listen}"', "c"))
+        assert (row.reached, row.listen) == ("sse via [2001:db8::1]:3128", listen)
     (bare,) = describe(
         parse_config('[mcp_servers.x]\nurl = "https://[2001:db8::1]:8443"\ntls = { server_name = "a" }', "c")
     )

@@ -1,7 +1,8 @@
 """CORE: Codex: `CODEX_HOME/config.toml`, the user's own settings kept, each server's transport replaced by its helper.
 
 Codex expands nothing in this file and refuses `bearer_token`, so the local bearer is an `http_headers` value. A server
-without an endpoint is left out: Codex stops at a table that has neither `url` nor `command`.
+without an endpoint is left out: Codex stops at a table that has neither `url` nor `command`. So is a legacy SSE server:
+Codex would POST to it and fail. `CODEX_CA_CERTIFICATE` adds to the authorities that it trusts.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Sequence
 
 import tomli_w
 
-from codingagents.rewrite.clients.base import ClientFile, Endpoint, Switches
+from codingagents.rewrite.clients.base import ClientFile, Endpoint, Switches, Transport
 from codingagents.rewrite.config import Config
 
 NAME = "codex"
+TRANSPORTS: frozenset[Transport] = frozenset({"http"})
 _DIRECTORY = "codex"
 
 
@@ -35,10 +37,12 @@ def render(endpoints: Sequence[Endpoint], codex_toml: str = "") -> list[ClientFi
             "http_headers": {"Authorization": f"Bearer {endpoint.bearer.reveal()}"},
         }
         for endpoint in endpoints
+        if endpoint.transport in TRANSPORTS
     }
     return [ClientFile(path=f"{_DIRECTORY}/config.toml", content=tomli_w.dumps(document).encode())]
 
 
-def switches(root: str) -> Switches:
+def switches(root: str, session_ca: str | None = None) -> Switches:
     """Return the environment that makes Codex live in our directory; it keeps its own state beside our file."""
-    return Switches(environment={"CODEX_HOME": f"{root}/{_DIRECTORY}"})
+    trusts = {} if session_ca is None else {"CODEX_CA_CERTIFICATE": session_ca}
+    return Switches(environment={"CODEX_HOME": f"{root}/{_DIRECTORY}", **trusts})

@@ -21,7 +21,8 @@ class State(enum.Enum):
 
     STARTING = "starting"
     READY = "ready"
-    BACKOFF = "backoff"
+    DEGRADED = "degraded"  # serves, but see `health`
+    RESTARTING = "restarting"  # waits for its backoff
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -31,6 +32,8 @@ class Happened(enum.Enum):
     """What the shell saw."""
 
     READY = "ready"
+    DEGRADED = "degraded"  # the first cause of it came
+    RECOVERED = "recovered"  # the last cause of it went
     EXITED = "exited"  # or could not be made
     BACKOFF_OVER = "backoff over"
     STOP = "stop"
@@ -43,18 +46,24 @@ class Do(enum.Enum):
     START = "start"
     WAIT = "wait for `backoff` seconds, then report BACKOFF_OVER"
     DRAIN = "signal the helper and wait for its exit"
-    GIVE_UP = "report the helper as failed"
+    GIVE_UP = "report the helper as failed, and answer in its place"
 
 
 _TABLE: Final[dict[tuple[State, Happened], tuple[State, Do]]] = {
     (State.STARTING, Happened.READY): (State.READY, Do.NOTHING),
-    (State.STARTING, Happened.EXITED): (State.BACKOFF, Do.WAIT),
+    (State.STARTING, Happened.EXITED): (State.RESTARTING, Do.WAIT),
     (State.STARTING, Happened.STOP): (State.DRAINING, Do.DRAIN),
-    (State.READY, Happened.EXITED): (State.BACKOFF, Do.WAIT),
+    (State.READY, Happened.DEGRADED): (State.DEGRADED, Do.NOTHING),
+    (State.READY, Happened.EXITED): (State.RESTARTING, Do.WAIT),
     (State.READY, Happened.STOP): (State.DRAINING, Do.DRAIN),
-    (State.BACKOFF, Happened.BACKOFF_OVER): (State.STARTING, Do.START),
-    (State.BACKOFF, Happened.STOP): (State.STOPPED, Do.NOTHING),
+    (State.DEGRADED, Happened.RECOVERED): (State.READY, Do.NOTHING),
+    (State.DEGRADED, Happened.EXITED): (State.RESTARTING, Do.WAIT),
+    (State.DEGRADED, Happened.STOP): (State.DRAINING, Do.DRAIN),
+    (State.RESTARTING, Happened.BACKOFF_OVER): (State.STARTING, Do.START),
+    (State.RESTARTING, Happened.STOP): (State.STOPPED, Do.NOTHING),
     (State.DRAINING, Happened.READY): (State.DRAINING, Do.NOTHING),
+    (State.DRAINING, Happened.DEGRADED): (State.DRAINING, Do.NOTHING),
+    (State.DRAINING, Happened.RECOVERED): (State.DRAINING, Do.NOTHING),
     (State.DRAINING, Happened.EXITED): (State.STOPPED, Do.NOTHING),
     (State.DRAINING, Happened.STOP): (State.DRAINING, Do.NOTHING),
     (State.FAILED, Happened.STOP): (State.STOPPED, Do.NOTHING),
@@ -68,7 +77,7 @@ class Helper:
 
     state: State = State.STARTING
     exits: tuple[float, ...] = ()
-    backoff: float = 0.0  # seconds; meaningful in BACKOFF
+    backoff: float = 0.0  # seconds; meaningful in RESTARTING
 
 
 def step(helper: Helper, happened: Happened, now: float) -> tuple[Helper, Do]:
@@ -87,4 +96,4 @@ def _after_exit(helper: Helper, now: float) -> tuple[Helper, Do]:
     if len(exits) > RESTART_BUDGET:
         return replace(helper, state=State.FAILED, exits=exits), Do.GIVE_UP
     backoff = min(FIRST_BACKOFF_SECONDS * 2 ** (len(exits) - 1), MAX_BACKOFF_SECONDS)
-    return replace(helper, state=State.BACKOFF, exits=exits, backoff=backoff), Do.WAIT
+    return replace(helper, state=State.RESTARTING, exits=exits, backoff=backoff), Do.WAIT

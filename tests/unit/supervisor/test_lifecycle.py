@@ -15,12 +15,18 @@ from codingagents.supervisor.lifecycle import (
 
 POSSIBLE = {
     (State.STARTING, Happened.READY): (State.READY, Do.NOTHING),
-    (State.STARTING, Happened.EXITED): (State.BACKOFF, Do.WAIT),
+    (State.STARTING, Happened.EXITED): (State.RESTARTING, Do.WAIT),
     (State.STARTING, Happened.STOP): (State.DRAINING, Do.DRAIN),
-    (State.READY, Happened.EXITED): (State.BACKOFF, Do.WAIT),
+    (State.READY, Happened.EXITED): (State.RESTARTING, Do.WAIT),
     (State.READY, Happened.STOP): (State.DRAINING, Do.DRAIN),
-    (State.BACKOFF, Happened.BACKOFF_OVER): (State.STARTING, Do.START),
-    (State.BACKOFF, Happened.STOP): (State.STOPPED, Do.NOTHING),
+    (State.READY, Happened.DEGRADED): (State.DEGRADED, Do.NOTHING),
+    (State.DEGRADED, Happened.RECOVERED): (State.READY, Do.NOTHING),
+    (State.DEGRADED, Happened.EXITED): (State.RESTARTING, Do.WAIT),
+    (State.DEGRADED, Happened.STOP): (State.DRAINING, Do.DRAIN),
+    (State.DRAINING, Happened.DEGRADED): (State.DRAINING, Do.NOTHING),
+    (State.DRAINING, Happened.RECOVERED): (State.DRAINING, Do.NOTHING),
+    (State.RESTARTING, Happened.BACKOFF_OVER): (State.STARTING, Do.START),
+    (State.RESTARTING, Happened.STOP): (State.STOPPED, Do.NOTHING),
     (State.DRAINING, Happened.READY): (State.DRAINING, Do.NOTHING),
     (State.DRAINING, Happened.EXITED): (State.STOPPED, Do.NOTHING),
     (State.DRAINING, Happened.STOP): (State.DRAINING, Do.NOTHING),
@@ -55,7 +61,7 @@ def test_backoff_doubles_until_the_budget_is_used_up() -> None:
     helper, backoffs = Helper(), []
     for attempt in range(RESTART_BUDGET):
         helper, command = crash(helper, float(attempt))
-        assert (helper.state, command) == (State.BACKOFF, Do.WAIT)
+        assert (helper.state, command) == (State.RESTARTING, Do.WAIT)
         backoffs.append(helper.backoff)
         helper = restarted(helper, float(attempt))
     assert backoffs == [FIRST_BACKOFF_SECONDS * 2**n for n in range(RESTART_BUDGET)]

@@ -1,0 +1,111 @@
+"""What is observed of a helper decides its rows; what the helper says stays marked as said by it."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from codingagents.supervisor.helper_layers import observed_layers, report
+from codingagents.supervisor.helper_rows import Seen, observed_rows
+from codingagents.trust.events import Layer
+from codingagents.trust.facts import Ready
+
+UID = 58011
+FDS = ["0 /dev/null", "1 /dev/null", "2 /dev/null", "3 socket:[7]", "4 socket:[8]"]
+NONE = "0" * 16
+CONFINED = Seen(
+    status={
+        "Uid": f"{UID}\t{UID}\t{UID}\t{UID}", "Gid": f"{UID}\t{UID}\t{UID}\t{UID}", "Groups": "",
+        "CapInh": NONE, "CapPrm": NONE, "CapEff": NONE, "CapBnd": NONE, "CapAmb": NONE,
+        "NoNewPrivs": "1", "Seccomp": "2", "Seccomp_filters": "1",
+    },
+    limits={"Max core file size": "0", "Max file size": "0", "Max locked memory": "0", "Max open files": "1600"},
+    memory_owner=0,
+    descriptors=FDS,
+)  # fmt: skip
+
+
+def states(seen: Seen) -> dict[str, str]:
+    return {row.layer: row.state for row in observed_rows(seen, UID, FDS)}
+
+
+def test_a_confined_helper_is_enforced_throughout() -> None:
+    rows = observed_rows(CONFINED, UID, FDS)
+    assert [row.layer for row in rows] == [
+        "uid_drop", "capabilities", "no_new_privs", "seccomp", "non_dumpable", "rlimits", "descriptors",
+    ]  # fmt: skip
+    assert {(row.state, row.observed_by, row.why, row.consequence) for row in rows} == {
+        ("enforced", "observed", "", "")
+    }
+    assert rows[3].probe == "/proc/PID/status: Seccomp 2, Seccomp_filters 1"
+
+
+@pytest.mark.parametrize(
+    ("layer", "changes"),
+    [
+        ("uid_drop", {"Uid": f"{UID}\t{UID}\t0\t{UID}"}),
+        ("uid_drop", {"Gid": f"0\t{UID}\t{UID}\t{UID}"}),
+        ("uid_drop", {"Groups": "0 27"}),
+        ("capabilities", {"CapPrm": "0000000000000080"}),
+        ("capabilities", {"CapInh": "00000000a80425fb"}),
+        ("no_new_privs", {"NoNewPrivs": "0"}),
+        ("seccomp", {"Seccomp": "0"}),
+    ],
+)
+def test_each_field_that_is_not_as_it_must_be_shows(layer: str, changes: dict[str, str]) -> None:
+    found = states(replace(CONFINED, status={**CONFINED.status, **changes}))
+    assert {name for name, state in found.items() if state != "enforced"} == {layer}
+
+
+@pytest.mark.parametrize("field", ["Uid", "Gid", "Groups", "CapPrm", "NoNewPrivs", "Seccomp"])
+def test_a_field_that_is_not_there_does_not_pass(field: str) -> None:
+    status = {name: value for name, value in CONFINED.status.items() if name != field}
+    assert "unavailable" in states(replace(CONFINED, status=status)).values()
+
+
+def test_a_bounding_set_alone_is_no_capability() -> None:
+    status = {**CONFINED.status, "CapBnd": "000001ffffffffff"}
+    assert set(states(replace(CONFINED, status=status)).values()) == {"enforced"}
+
+
+def test_memory_limits_and_descriptors_that_are_not_as_they_must_be_show() -> None:
+    assert states(replace(CONFINED, memory_owner=UID))["non_dumpable"] == "unavailable"
+    limits = {"Max core file size": "unlimited", "Max file size": "0", "Max locked memory": "0"}
+    assert states(replace(CONFINED, limits=limits))["rlimits"] == "unavailable"
+    assert states(replace(CONFINED, descriptors=[*FDS, "5 socket:[9]"]))["descriptors"] == "unavailable"
+    foreign = [*FDS[:4], "4 /etc/shadow"]
+    assert {row.state for row in observed_rows(replace(CONFINED, descriptors=foreign), UID, foreign)} == {
+        "enforced",
+        "unavailable",
+    }
+
+
+def test_what_the_supervisor_may_not_see_has_no_row() -> None:
+    assert "descriptors" not in states(replace(CONFINED, descriptors=None))
+
+
+def test_a_row_that_fails_says_what_follows() -> None:
+    row = observed_rows(replace(CONFINED, memory_owner=UID), UID, FDS)[4]
+    assert (row.layer, row.probe) == ("non_dumpable", f"stat /proc/PID/mem: owner {UID}")
+    assert row.why
+    assert row.consequence
+    assert row.remedy
+
+
+def test_a_helper_cannot_call_its_own_word_an_observation() -> None:
+    claim = Layer(layer="seccomp", wanted="require", state="enforced", mechanism="m", probe="p", observed_by="observed")
+    rows = report(Ready(open_fds=[], layers=[claim]), os.getpid(), UID)
+    assert rows[0].observed_by == "self-reported"
+    assert {row.observed_by for row in rows[1:]} == {"observed"}
+    assert len(rows) > 5
+
+
+def test_this_process_is_seen_as_it_is() -> None:
+    rows = {row.layer: row for row in observed_layers(os.getpid(), UID, [])}
+    assert rows["uid_drop"].state == "unavailable"
+    assert rows["descriptors"].state == "unavailable"
+    assert "Max core file size" in rows["rlimits"].probe
+
+
+def test_a_helper_that_has_ended_has_no_rows() -> None:
+    assert observed_layers(2**22 + 1, UID, []) == []

@@ -35,10 +35,10 @@ from typing import Any, TypeVar
 import pytest
 
 from codingagents.launcher import session_dir, uids
-from codingagents.launcher.anchors import read_anchors
-from codingagents.launcher.run import read_config
+from codingagents.rewrite.anchors import read_anchors
 from codingagents.rewrite.places import AGENT_PATH
 from codingagents.rewrite.plan import anchor_sources, plan_session, uid_plan
+from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.specs import SessionSecrets
 from codingagents.trust import checkpoint, wire
 from codingagents.trust.encoding import Record, decode_line

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codingagents.launcher.anchors import certificates
-from codingagents.launcher.secrets import parse_env_file, parse_option
 from codingagents.launcher.uids import END_BASE, FIRST_BASE, choose_base
+from codingagents.rewrite.anchors import certificates
+from codingagents.rewrite.secrets import parse_env_file, parse_option
 from codingagents.trust.errors import ConfigError, TrustError, UsageError
 
 lines = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)

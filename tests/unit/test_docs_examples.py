@@ -13,12 +13,12 @@ import pytest
 
 import documents
 from codingagents.launcher import config_cmd
-from codingagents.launcher.secrets import parse_env_file
 from codingagents.rewrite import headers, parse_servers, plan
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.config import LAYER_NAMES
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
+from codingagents.rewrite.secrets import parse_env_file
 from codingagents.rewrite.specs import LimitsSpec, SessionSpec
 from codingagents.trust.errors import ConfigError
 

@@ -16,15 +16,26 @@ from typing import TypedDict
 
 from codingagents.launcher import completion, config_cmd, container_side
 from codingagents.launcher.run import DEFAULT_AGENT, RunOptions, run
-from codingagents.launcher.secrets import parse_option
 from codingagents.launcher.terminal import PROGRAM, say
 from codingagents.rewrite import places
 from codingagents.rewrite.clients.known import CLIENTS
+from codingagents.rewrite.secrets import parse_option
 from codingagents.trust.commandline import Parser
-from codingagents.trust.errors import EXIT_ENGINE, EXIT_OK, EXIT_REFUSED, AgentError, ConfigError, UsageError
+from codingagents.trust.errors import (
+    EXIT_ENGINE,
+    EXIT_NOT_FOUND,
+    EXIT_OK,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    AgentError,
+    ConfigError,
+    UsageError,
+)
 from codingagents.trust.vocabulary import parse_agent_name
 
 _EXIT_INTERRUPTED = 130
+# What would be taken for the agent's own code.
+_CODES_OF_RUN = {EXIT_REFUSED: EXIT_ENGINE, EXIT_NOT_FOUND: EXIT_USAGE}
 
 _HELP = """\
 Runs coding agents so that they never hold a credential, every program they start is seen and decided,
@@ -82,8 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except AgentError as error:
         say(str(error))
-        passes_codes_on = arguments[:1] == ["run"] and error.exit_code == EXIT_REFUSED
-        return EXIT_ENGINE if passes_codes_on else error.exit_code
+        return _CODES_OF_RUN.get(error.exit_code, error.exit_code) if arguments[:1] == ["run"] else error.exit_code
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     except BrokenPipeError:

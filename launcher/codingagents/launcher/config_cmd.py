@@ -13,15 +13,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from codingagents.launcher.anchors import read_anchors
-from codingagents.launcher.run import read_config
 from codingagents.launcher.terminal import say
 from codingagents.rewrite import places
+from codingagents.rewrite.anchors import read_anchors
 from codingagents.rewrite.check import Row, check_expiry, describe
 from codingagents.rewrite.clients.base import Endpoint, loopback_url
 from codingagents.rewrite.clients.codex import passed_through
 from codingagents.rewrite.clients.known import CLIENTS, left_out
 from codingagents.rewrite.plan import anchor_sources, not_available
+from codingagents.rewrite.reading import read_config
 from codingagents.trust.errors import EXIT_OK, EXIT_REFUSED
 from codingagents.trust.terminal import printable
 from codingagents.trust.vocabulary import Secret

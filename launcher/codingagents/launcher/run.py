@@ -9,29 +9,27 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from codingagents.launcher import session_dir, uids
-from codingagents.launcher.anchors import read_anchors
 from codingagents.launcher.engines.base import Engine
 from codingagents.launcher.engines.local import LocalEngine
-from codingagents.launcher.private_files import read_plain
-from codingagents.launcher.secrets import FILE_NAME, SecretSource, gather
 from codingagents.launcher.terminal import say
 from codingagents.launcher.workspace import check_reachable, choose_workspace
 from codingagents.rewrite import places
+from codingagents.rewrite.anchors import read_anchors
 from codingagents.rewrite.check import check_expiry
 from codingagents.rewrite.clients.known import CLIENTS, left_out
 from codingagents.rewrite.config import Config
-from codingagents.rewrite.parse import MAX_BYTES, parse_config
 from codingagents.rewrite.placeholders import expand_header
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
+from codingagents.rewrite.reading import read_config
+from codingagents.rewrite.secrets import FILE_NAME, SecretSource, gather
 from codingagents.rewrite.specs import AnyControl, SessionSecrets, SessionSpec, UidPlan
 from codingagents.trust import checkpoint
-from codingagents.trust.errors import AgentError, ConfigError, UsageError
+from codingagents.trust.errors import AgentError, UsageError
 from codingagents.trust.vocabulary import Secret
 
 DEFAULT_AGENT = "claude"
@@ -51,18 +49,6 @@ class RunOptions:
     session_dir: Path | None
     uid_base: int | None
     command: tuple[str, ...]
-
-
-def read_config(path: Path) -> tuple[Config, str]:
-    """Return the configuration in `path` and the SHA-256 of the file in hex; raises `ConfigError`."""
-    try:
-        content = read_plain(path, limit=MAX_BYTES)
-        text = content.decode()
-    except FileNotFoundError:
-        raise ConfigError(f"there is no configuration file {path}; write one, or name another") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text") from None
-    return parse_config(text, str(path)), hashlib.sha256(content).hexdigest()
 
 
 def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:

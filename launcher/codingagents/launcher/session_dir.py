@@ -11,8 +11,8 @@ import dataclasses
 from datetime import date
 from pathlib import Path
 
-from codingagents.launcher.private_files import private_directory, replace_private
 from codingagents.rewrite import places
+from codingagents.rewrite.private_files import private_directory, replace_private
 from codingagents.rewrite.specs import SessionSpec
 from codingagents.trust import wire
 from codingagents.trust.checkpoint import key_line, open_checkpoint

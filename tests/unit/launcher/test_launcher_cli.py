@@ -75,7 +75,7 @@ def run(home: Path, *arguments: str, **options: Any) -> subprocess.CompletedProc
         (["run", "--engine", "docker"], 2, "--engine docker is not available yet; use --engine local"),
         (
             ["config", "check", "none.toml"],
-            2,
+            3,
             NO_CONFIG.format("none.toml"),
         ),
         (["config", "check", "latin.toml"], 2, "latin.toml: is not UTF-8 text"),
@@ -86,7 +86,7 @@ def run(home: Path, *arguments: str, **options: Any) -> subprocess.CompletedProc
         ),
         (
             ["config", "check", "a\x1b[2J\nb"],
-            2,
+            3,
             NO_CONFIG.format(r"a\x1b[2J\nb"),
         ),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import certifi
 import pytest
 
-from codingagents.launcher.anchors import certificates, read_anchors
+from codingagents.rewrite.anchors import certificates, read_anchors
 from codingagents.rewrite.config import AnchorSource
 from codingagents.trust.errors import ConfigError, TrustError
 from pki import make_root

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, MutableMapping
 from pathlib import Path
 from typing import Literal
 
-from codingagents.launcher.private_files import read_private
+from codingagents.rewrite.private_files import read_private
 from codingagents.trust.errors import ConfigError, UsageError
 from codingagents.trust.vocabulary import Secret, SecretName, parse_secret_name
 

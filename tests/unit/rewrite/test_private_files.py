@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codingagents.launcher.private_files import private_directory
+from codingagents.rewrite.private_files import private_directory
 from codingagents.trust.errors import ConfigError
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import certifi
 
-from codingagents.launcher.private_files import read_plain
 from codingagents.rewrite.config import AnchorSource
+from codingagents.rewrite.private_files import read_plain
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import TrustError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from codingagents.launcher.secrets import gather, parse_env_file, parse_option
+from codingagents.rewrite.secrets import gather, parse_env_file, parse_option
 from codingagents.trust.errors import AgentError, ConfigError, UsageError
 from codingagents.trust.vocabulary import Secret
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import session_rig as rig
-from codingagents.supervisor import kernel
+from codingagents.trust import linux
 from session_rig import every_mode
 
 UID = 58041  # of no account
 KEY = "key-of-whoever-started-the-session"
 _ADD_KEY = {"x86_64": 248, "aarch64": 217}[platform.machine()]
-_KEYCTL = kernel.abi().keyctl
+_KEYCTL = linux.machine().number("keyctl")
 
 # Puts a key into a session keyring of its own, as a login does, and becomes what follows.
 KEYRING = f"""

@@ -29,11 +29,12 @@ readable_by_all = pytest.mark.skipif(
 # Occupies the one listener that a filter chain can have, as an engine profile with SCMP_ACT_NOTIFY does.
 OCCUPIED = """
 import subprocess, sys
-from codingagents.supervisor import bpf, kernel, seccomp
-kernel.set_no_new_privs()
-numbers = kernel.abi()
+from codingagents.supervisor import bpf, seccomp
+from codingagents.trust import linux
+linux.set_no_new_privs()
+numbers = linux.machine()
 program = bpf.exec_trap_program(audit_arch=numbers.audit_arch, execve=9998, execveat=9999,
-    memfd_create=numbers.memfd_create, has_x32=False, guard_memfd=False)
+    memfd_create=numbers.number('memfd_create'), has_x32=False, guard_memfd=False)
 listener, _ = seccomp.install(program)
 sys.exit(subprocess.run(sys.argv[1:]).returncode)
 """

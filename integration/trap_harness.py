@@ -39,7 +39,7 @@ from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.layers import Facts
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.sessionfiles import open_event_log
-from codingagents.trust import checkpoint
+from codingagents.trust import checkpoint, linux
 from codingagents.trust.encoding import decode_line
 from codingagents.trust.events import AnyEvent, ExecAllowed, ExecDenied, Layer, SessionEnded
 from codingagents.trust.scrub import Scrubber
@@ -307,7 +307,7 @@ async def _supervise(request: Request, directory: str) -> Reply:
     children = processes.Children()
     reaper = Reaper(children)
     processes.set_subreaper()
-    kernel.set_parent_death_signal(signal.SIGKILL)
+    linux.set_parent_death_signal(signal.SIGKILL)
     troubles: list[str] = []
     log = open_log(request.log_directory or directory, troubles)
     os.chmod(directory, 0o711)
@@ -334,7 +334,7 @@ async def _supervise(request: Request, directory: str) -> Reply:
         troubles=troubles,
         failed=failed,
         trap_ended=trap_ended,
-        dumpable=kernel.prctl(kernel.PR_GET_DUMPABLE),
+        dumpable=linux.prctl(linux.PR_GET_DUMPABLE),
         death_signal=_death_signal(),
         fs_uids=fs_uids,
     )
@@ -344,7 +344,7 @@ def _death_signal() -> int:
     import ctypes  # noqa: PLC0415 -- prctl(2) writes the answer to memory
 
     number = ctypes.c_int()
-    kernel.prctl(_PR_GET_PDEATHSIG, ctypes.addressof(number))
+    linux.prctl(_PR_GET_PDEATHSIG, ctypes.addressof(number))
     return number.value
 
 

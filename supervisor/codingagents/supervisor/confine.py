@@ -24,7 +24,7 @@ from codingagents.supervisor.confine_spec import (
     Observed,
     Trapped,
 )
-from codingagents.trust import errors, wire
+from codingagents.trust import errors, linux, wire
 
 _REACHED = "succeeded"
 
@@ -68,7 +68,7 @@ class _Stub:
         control = _attempt(os.kill, supervisor, 0)
         if self.wants("caps_bounding"):
             try:
-                kernel.drop_bounding_set()
+                linux.drop_bounding_set()
             except PermissionError:
                 self.observe("caps_bounding", "prctl(PR_CAPBSET_DROP)", "EPERM")
         if self.wants("uid_drop"):
@@ -83,7 +83,7 @@ class _Stub:
     def restrict(self) -> list[str]:
         self.step = "no_new_privs"
         if self.wants("no_new_privs"):
-            kernel.set_no_new_privs()
+            linux.set_no_new_privs()
         fields = kernel.status_fields()
         self.observe("no_new_privs", "/proc/self/status NoNewPrivs", fields["NoNewPrivs"])
         self.observe("caps_bounding", "/proc/self/status CapBnd", fields["CapBnd"])
@@ -106,11 +106,11 @@ class _Stub:
     def trap(self) -> None:
         self.step = "exec trap"
         # setresuid made this process undumpable, and then nobody without CAP_SYS_PTRACE could read its first exec.
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        linux.prctl(linux.PR_SET_DUMPABLE, 1)
         if self.spec.death_signal:
-            kernel.set_parent_death_signal()
+            linux.set_parent_death_signal()
         guard = self.wants("memfd_rule")
-        control = _attempt(kernel.memfd_create, 0) if guard else ""
+        control = _attempt(linux.memfd_create, 0) if guard else ""
         listener, trapped = self.install_filter(guard)
         self.step = "handing over the trap"
         if listener >= 0:
@@ -119,7 +119,7 @@ class _Stub:
         else:
             self.channel.sendall(wire.encode(trapped))
         if guard:
-            self.observe("memfd_rule", "memfd_create(flags=0)", _attempt(kernel.memfd_create, 0), control)
+            self.observe("memfd_rule", "memfd_create(flags=0)", _attempt(linux.memfd_create, 0), control)
         if listener >= 0:
             program, name = "/bin/true", PROBE_ARGV0 + self.spec.probe_nonce
             outcome = _attempt(os.execve, program, [name], {})

@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from codingagents.rewrite.specs import ExecSpec
-from codingagents.supervisor import kernel, landlock
+from codingagents.supervisor import kernel
 from codingagents.supervisor.confine_spec import AnyStubMessage, ConfineSpec, ExecFailed, Go, Observed, Trapped
 from codingagents.supervisor.early import StubProcess
 from codingagents.supervisor.exec_policy import ExecPolicy
@@ -25,6 +25,7 @@ from codingagents.supervisor.trap import ExecTrap, Recorder, TrapContext
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError
 from codingagents.trust.events import Layer
+from codingagents.trust.landlock import abi_version
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import LayerWish, Role
 
@@ -88,7 +89,7 @@ class ConfinedRole:
             facts,
             trap_saw_self_test=self.trap is not None and self.trap.self_test_seen.is_set(),
             synchronous=self.trap is not None and self.trap.synchronous,
-            landlock_abi=landlock.abi_version(),
+            landlock_abi=abi_version(),
             trees=observed.trees,
         )
         rows = build_report(observed.observations, facts, wishes)

@@ -1,6 +1,7 @@
-"""SHELL: system calls that Python does not wrap: one function a call, each raising `OSError` with the kernel's errno.
+"""SHELL: system calls that only the supervisor makes: one function a call, each raising `OSError` with the errno.
 
-Raw by `syscall(2)` where glibc would act on every thread (setfsuid) or has no wrapper (seccomp, Landlock). No policy.
+Raw by `syscall(2)` where glibc would act on every thread (setfsuid). No policy. What helpers call too is in
+`codingagents.trust.linux`.
 """
 
 from __future__ import annotations
@@ -9,70 +10,12 @@ import contextlib
 import ctypes
 import errno
 import os
-import platform
-import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from codingagents.trust import linux
+
 _libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abi:
-    """Numbers of one architecture (from its `asm/unistd.h` and `linux/audit.h`)."""
-
-    audit_arch: int
-    execve: int
-    execveat: int
-    memfd_create: int
-    seccomp: int
-    setfsuid: int
-    setfsgid: int
-    setgroups: int
-    keyctl: int
-    has_x32: bool
-
-
-_ABIS = {
-    "x86_64": Abi(
-        audit_arch=0xC000003E,
-        execve=59,
-        execveat=322,
-        memfd_create=319,
-        seccomp=317,
-        setfsuid=122,
-        setfsgid=123,
-        setgroups=116,
-        keyctl=250,
-        has_x32=True,
-    ),
-    "aarch64": Abi(
-        audit_arch=0xC00000B7,
-        execve=221,
-        execveat=281,
-        memfd_create=279,
-        seccomp=277,
-        setfsuid=151,
-        setfsgid=152,
-        setgroups=159,
-        keyctl=219,
-        has_x32=False,
-    ),
-}
-# The same on every architecture that came after 2019.
-SYS_LANDLOCK_CREATE_RULESET: Final = 444
-SYS_LANDLOCK_ADD_RULE: Final = 445
-SYS_LANDLOCK_RESTRICT_SELF: Final = 446
-
-PR_SET_PDEATHSIG: Final = 1
-PR_GET_DUMPABLE: Final = 3
-PR_SET_DUMPABLE: Final = 4
-PR_CAPBSET_READ: Final = 23
-PR_CAPBSET_DROP: Final = 24
-PR_SET_NO_NEW_PRIVS: Final = 38
 
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWIPC: Final = 0x08000000
@@ -86,66 +29,18 @@ CAP_SYS_PTRACE: Final = 19
 CAP_SYS_ADMIN: Final = 21
 
 
-def abi() -> Abi:
-    """Return this machine's numbers; `NotImplementedError` on an architecture nobody has checked."""
-    machine = platform.machine()
-    try:
-        return _ABIS[machine]
-    except KeyError:
-        raise NotImplementedError(f"no system call table for {machine}") from None
-
-
-def syscall(number: int, *arguments: object) -> int:
-    """Call the kernel and return its non-negative result, or raise `OSError`."""
-    result: int = _syscall(ctypes.c_long(number), *arguments)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
-
-
-def prctl(option: int, argument: int = 0) -> int:
-    """Ask the kernel to change or tell one attribute of this process (prctl(2))."""
-    zero = ctypes.c_ulong(0)
-    result: int = _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(argument), zero, zero, zero)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
-
-
-def set_parent_death_signal(number: int = signal.SIGKILL) -> None:
-    """Be sent `number` when the parent thread dies; a change of UID or fsuid clears it (prctl(2))."""
-    prctl(PR_SET_PDEATHSIG, number)
-
-
-def set_no_new_privs() -> None:
-    """Make set-user-ID programs and file capabilities inert, for good, here and in all descendants."""
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
-
-
-def drop_bounding_set() -> None:
-    """Drop every Linux capability from the bounding set (needs CAP_SETPCAP)."""
-    for capability in range(64):
-        try:
-            present = prctl(PR_CAPBSET_READ, capability)
-        except OSError:  # EINVAL: past the kernel's last capability
-            return
-        if present:
-            prctl(PR_CAPBSET_DROP, capability)
-
-
 def set_fs_ids(uid: int, gid: int) -> None:
     """Set this thread's filesystem UID and GID by raw calls.
 
     setfsuid(2) never fails visibly: what was set is read back (an invalid ID returns the current one), and a
     mismatch raises `OSError`. Any change clears the thread's parent-death signal and the process's dumpable flag.
     """
-    numbers = abi()
+    numbers = linux.machine()
+    set_uid, set_gid = numbers.number("setfsuid"), numbers.number("setfsgid")
     invalid = ctypes.c_long(-1)
-    syscall(numbers.setfsgid, ctypes.c_long(gid))
-    syscall(numbers.setfsuid, ctypes.c_long(uid))
-    if syscall(numbers.setfsuid, invalid) != uid or syscall(numbers.setfsgid, invalid) != gid:
+    linux.syscall(set_gid, ctypes.c_long(gid))
+    linux.syscall(set_uid, ctypes.c_long(uid))
+    if linux.syscall(set_uid, invalid) != uid or linux.syscall(set_gid, invalid) != gid:
         raise OSError(1, "setfsuid was refused")
 
 
@@ -157,18 +52,13 @@ def filesystem_identity(uid: int, gid: int) -> Iterator[None]:
         yield
     finally:
         set_fs_ids(0, 0)
-        prctl(PR_SET_DUMPABLE, 1)
+        linux.prctl(linux.PR_SET_DUMPABLE, 1)
 
 
 def set_groups_of_this_thread(groups: Sequence[int]) -> None:
     """Set this thread's supplementary groups, by the raw call: glibc's setgroups(2) acts on every thread."""
     array = (ctypes.c_uint32 * len(groups))(*groups)
-    syscall(abi().setgroups, ctypes.c_size_t(len(groups)), array)
-
-
-def memfd_create(flags: int) -> int:
-    """Return a new memfd, with exactly these flags (Python's own wrapper adds none, but the kernel's errno matters)."""
-    return syscall(abi().memfd_create, ctypes.c_char_p(b"probe"), ctypes.c_uint(flags))
+    linux.syscall(linux.machine().number("setgroups"), ctypes.c_size_t(len(groups)), array)
 
 
 def join_new_session_keyring() -> None:
@@ -178,7 +68,7 @@ def join_new_session_keyring() -> None:
     errors: then neither we nor our children can use any keyring.
     """
     try:
-        syscall(abi().keyctl, ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING), None)
+        linux.syscall(linux.machine().number("keyctl"), ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING), None)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOSYS):
             raise

@@ -289,16 +289,16 @@ def is_pid1() -> bool:
 
 def set_subreaper() -> None:
     """Become the parent of every orphan below this process (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    from codingagents.supervisor import kernel  # noqa: PLC0415 -- PID 1 needs no ctypes
+    from codingagents.trust import linux  # noqa: PLC0415 -- PID 1 needs no ctypes
 
-    kernel.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    linux.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent() -> None:
     """Be killed when the parent's thread that made us ends; between fork and exec, `fork_exec` then checks the race."""
-    from codingagents.supervisor import kernel  # noqa: PLC0415 -- PID 1 needs no ctypes: its end is everyone's
+    from codingagents.trust import linux  # noqa: PLC0415 -- PID 1 needs no ctypes: its end is everyone's
 
-    kernel.set_parent_death_signal()
+    linux.set_parent_death_signal()
 
 
 def _require_main_thread() -> None:

@@ -6,7 +6,6 @@ Layouts and numbers: linux/seccomp.h; seccomp_unotify(2). No decision is made he
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import struct
@@ -14,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from codingagents.supervisor import bpf, kernel
+from codingagents.supervisor import bpf
+from codingagents.trust import linux
 
-_SET_MODE_FILTER: Final = 1
 _NEW_LISTENER: Final = 8
 _WAIT_KILLABLE_RECV: Final = 32
 _RECV: Final = 0xC0502100
@@ -42,10 +41,6 @@ class Notification(msgspec.Struct, frozen=True):
     args: tuple[int, ...]
 
 
-class _SockFprog(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-
 def install(program: bytes, *, listener: bool = True) -> tuple[int, bool]:
     """Install `program` on this thread and return (listener or -1, whether it waits killably).
 
@@ -53,29 +48,25 @@ def install(program: bytes, *, listener: bool = True) -> tuple[int, bool]:
     SCMP_ACT_NOTIFY, or a sandbox that traps too): the kernel allows one.
     WAIT_KILLABLE_RECV (Linux 5.19) is EINVAL before; the filter is then installed without.
     """
-    buffer = ctypes.create_string_buffer(program, len(program))
-    fprog = _SockFprog(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    number = kernel.abi().seccomp
     if not listener:
-        kernel.syscall(number, _SET_MODE_FILTER, 0, ctypes.byref(fprog))
+        linux.install_filter(program)
         return -1, False
     try:
-        flags = _NEW_LISTENER | _WAIT_KILLABLE_RECV
-        return kernel.syscall(number, _SET_MODE_FILTER, flags, ctypes.byref(fprog)), True
+        return linux.install_filter(program, _NEW_LISTENER | _WAIT_KILLABLE_RECV), True
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    return kernel.syscall(number, _SET_MODE_FILTER, _NEW_LISTENER, ctypes.byref(fprog)), False
+    return linux.install_filter(program, _NEW_LISTENER), False
 
 
 def exec_trap_for_this_machine(*, notify: bool, guard_memfd: bool) -> bytes:
     """Return `bpf.exec_trap_program` with this machine's numbers."""
-    numbers = kernel.abi()
+    numbers = linux.machine()
     return bpf.exec_trap_program(
         audit_arch=numbers.audit_arch,
-        execve=numbers.execve,
-        execveat=numbers.execveat,
-        memfd_create=numbers.memfd_create,
+        execve=numbers.number("execve"),
+        execveat=numbers.number("execveat"),
+        memfd_create=numbers.number("memfd_create"),
         has_x32=numbers.has_x32,
         notify=notify,
         guard_memfd=guard_memfd,

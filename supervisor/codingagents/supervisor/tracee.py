@@ -18,6 +18,7 @@ import msgspec
 from codingagents.supervisor import kernel
 from codingagents.supervisor.seccomp import Notification
 from codingagents.supervisor.tracee_paths import FileTree, NamelessError, resolve
+from codingagents.trust import linux
 
 _PAGE: Final = 4096  # or a part of a page, where pages are larger
 _ADDRESSES: Final = 1 << 63  # what a file offset can say; no process has memory above
@@ -73,12 +74,12 @@ class TraceeReader:
         if self.fs_ids is not None:
             kernel.set_groups_of_this_thread(self.groups)
             kernel.set_fs_ids(*self.fs_ids)
-            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+            linux.prctl(linux.PR_SET_DUMPABLE, 1)
 
     def read(self, notification: Notification) -> ExecCall:
         """Return what `notification` asks for; `UnreadableTraceeError` where any needed part cannot be had."""
         pid = notification.pid
-        at = notification.nr == kernel.abi().execveat
+        at = notification.nr == linux.machine().number("execveat")
         args = notification.args
         path_pointer, argv_pointer = (args[1], args[2]) if at else (args[0], args[1])
         written = b""

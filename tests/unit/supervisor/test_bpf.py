@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classic_bpf import run, seccomp_data
-from codingagents.supervisor import bpf, kernel
+from codingagents.supervisor import bpf
 from codingagents.supervisor import seccomp as our_seccomp
+from codingagents.trust import linux
+from codingagents.trust.bpf import ALLOW, KILL_PROCESS, USER_NOTIF, errno_action
 
 X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
 EXECVE, EXECVEAT, MEMFD_CREATE = 59, 322, 319
 X32 = 0x40000000
-ENOSYS, EPERM = bpf.RET_ERRNO | errno.ENOSYS, bpf.RET_ERRNO | errno.EPERM
+ENOSYS, EPERM = errno_action(errno.ENOSYS), errno_action(errno.EPERM)
 
 TRAP = bpf.exec_trap_program(
     audit_arch=X86_64, execve=EXECVE, execveat=EXECVEAT, memfd_create=MEMFD_CREATE, has_x32=True
@@ -39,14 +41,14 @@ arguments = st.tuples(words, words)
 
 def stated(arch: int, nr: int, args: tuple[int, ...], *, notify: bool = True, guard: bool = True) -> int:
     if arch != X86_64:
-        return bpf.RET_KILL_PROCESS
+        return KILL_PROCESS
     if nr >= X32:
         return ENOSYS
     if notify and nr in (EXECVE, EXECVEAT):
-        return bpf.RET_USER_NOTIF
+        return USER_NOTIF
     if guard and nr == MEMFD_CREATE and not args[1] & bpf.MFD_NOEXEC_SEAL:
         return EPERM
-    return bpf.RET_ALLOW
+    return ALLOW
 
 
 def libseccomps() -> bytes:
@@ -66,22 +68,22 @@ def libseccomps() -> bytes:
 @pytest.mark.parametrize(
     ("arch", "nr", "args", "expected"),
     [
-        (X86_64, EXECVE, (), bpf.RET_USER_NOTIF),
-        (X86_64, EXECVEAT, (), bpf.RET_USER_NOTIF),
-        (X86_64, EXECVE + 1, (), bpf.RET_ALLOW),
-        (X86_64, EXECVEAT - 1, (), bpf.RET_ALLOW),
+        (X86_64, EXECVE, (), USER_NOTIF),
+        (X86_64, EXECVEAT, (), USER_NOTIF),
+        (X86_64, EXECVE + 1, (), ALLOW),
+        (X86_64, EXECVEAT - 1, (), ALLOW),
         (X86_64, MEMFD_CREATE, (0, 0), EPERM),
         (X86_64, MEMFD_CREATE, (8, 0), EPERM),  # the name is not the flags
         (X86_64, MEMFD_CREATE, (0, 0x10), EPERM),  # MFD_EXEC
         (X86_64, MEMFD_CREATE, (0, 8 << 32), EPERM),  # the kernel takes an unsigned int: the high half is nothing
-        (X86_64, MEMFD_CREATE, (0, 8), bpf.RET_ALLOW),
-        (X86_64, MEMFD_CREATE, (0, 0xF), bpf.RET_ALLOW),
+        (X86_64, MEMFD_CREATE, (0, 8), ALLOW),
+        (X86_64, MEMFD_CREATE, (0, 0xF), ALLOW),
         (X86_64, X32 | 520, (), ENOSYS),  # execve of x32
         (X86_64, X32 | EXECVE, (), ENOSYS),
         (X86_64, 0xFFFFFFFF, (), ENOSYS),
-        (I386, 11, (), bpf.RET_KILL_PROCESS),  # execve of i386
-        (I386, EXECVE, (), bpf.RET_KILL_PROCESS),
-        (AARCH64, 221, (), bpf.RET_KILL_PROCESS),
+        (I386, 11, (), KILL_PROCESS),  # execve of i386
+        (I386, EXECVE, (), KILL_PROCESS),
+        (AARCH64, 221, (), KILL_PROCESS),
     ],
 )
 def test_calls_that_matter(arch: int, nr: int, args: tuple[int, ...], expected: int) -> None:
@@ -107,36 +109,13 @@ def test_libseccomp_makes_the_same_of_it(arch: int, nr: int, args: tuple[int, ..
 
 
 def test_an_architecture_without_x32_has_no_high_numbers_to_refuse() -> None:
-    assert run(ARM, seccomp_data(AARCH64, X32 | 1)) == bpf.RET_ALLOW
-    assert run(ARM, seccomp_data(AARCH64, 221)) == bpf.RET_USER_NOTIF
+    assert run(ARM, seccomp_data(AARCH64, X32 | 1)) == ALLOW
+    assert run(ARM, seccomp_data(AARCH64, 221)) == USER_NOTIF
     assert run(ARM, seccomp_data(AARCH64, 279, (0, 0))) == EPERM
-    assert run(ARM, seccomp_data(X86_64, 221)) == bpf.RET_KILL_PROCESS
-
-
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="libseccomp knows the numbers of the machine it runs on")
-def test_the_machines_numbers_are_libseccomps() -> None:
-    numbers = kernel.abi()
-    names = ("execve", "execveat", "memfd_create", "seccomp", "setfsuid", "setfsgid", "setgroups")
-    for name in names:
-        assert getattr(numbers, name) == seccomp.resolve_syscall(seccomp.Arch.NATIVE, name)
-        # The other table can be checked here too, so that a machine nobody tests on is not a guess.
-        assert getattr(kernel._ABIS["aarch64"], name) == seccomp.resolve_syscall(seccomp.Arch.AARCH64, name)
-    landlock_calls = {
-        "landlock_create_ruleset": kernel.SYS_LANDLOCK_CREATE_RULESET,
-        "landlock_add_rule": kernel.SYS_LANDLOCK_ADD_RULE,
-        "landlock_restrict_self": kernel.SYS_LANDLOCK_RESTRICT_SELF,
-    }
-    for name, number in landlock_calls.items():
-        assert seccomp.resolve_syscall(seccomp.Arch.NATIVE, name) == number
+    assert run(ARM, seccomp_data(X86_64, 221)) == KILL_PROCESS
 
 
 def test_this_machine_has_a_filter() -> None:
     program = our_seccomp.exec_trap_for_this_machine(notify=True, guard_memfd=True)
-    arch = kernel.abi().audit_arch
-    assert run(program, seccomp_data(arch, kernel.abi().execve)) == bpf.RET_USER_NOTIF
-
-
-def test_a_machine_nobody_has_checked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    with pytest.raises(NotImplementedError, match="riscv64"):
-        kernel.abi()
+    machine = linux.machine()
+    assert run(program, seccomp_data(machine.audit_arch, machine.number("execve"))) == USER_NOTIF

@@ -24,9 +24,10 @@ from codingagents.trust.vocabulary import Role
 # Sends its listener, then tells the errno of an exec in a child for each byte that it gets; 0 where that ran.
 TRACEE = """
 import os, socket
-from codingagents.supervisor import kernel, seccomp
+from codingagents.supervisor import seccomp
+from codingagents.trust import linux
 channel = socket.socket(fileno=0)
-kernel.set_no_new_privs()
+linux.set_no_new_privs()
 listener, _ = seccomp.install(seccomp.exec_trap_for_this_machine(notify=True, guard_memfd=False))
 socket.send_fds(channel, [b"x"], [listener])
 os.close(listener)

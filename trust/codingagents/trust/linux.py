@@ -1,0 +1,97 @@
+"""SHELL: system calls that Python does not wrap, for all parts: raw calls, prctl(2), seccomp filters. No policy.
+
+Each raises `OSError` with the kernel's errno. What only the supervisor needs is in its own `kernel`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+from typing import Final
+
+from codingagents.trust import syscalls
+
+PR_SET_PDEATHSIG: Final = 1
+PR_GET_DUMPABLE: Final = 3
+PR_SET_DUMPABLE: Final = 4
+PR_SET_NAME: Final = 15
+PR_GET_NAME: Final = 16
+PR_GET_SECCOMP: Final = 21
+PR_SET_SECCOMP: Final = 22
+PR_CAPBSET_READ: Final = 23
+PR_CAPBSET_DROP: Final = 24
+PR_SET_NO_NEW_PRIVS: Final = 38
+PR_GET_NO_NEW_PRIVS: Final = 39
+
+SECCOMP_MODE_FILTER: Final = 2
+_SET_MODE_FILTER: Final = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_libc.prctl.restype = ctypes.c_int
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def machine() -> syscalls.Machine:
+    """Return this machine's numbers; `NotImplementedError` on an architecture nobody has checked."""
+    return syscalls.machine(platform.machine())
+
+
+def syscall(number: int, *arguments: object) -> int:
+    """Call the kernel and return its non-negative result, or raise `OSError`."""
+    result: int = _syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def prctl(option: int, argument: int = 0) -> int:
+    """Ask the kernel to change or tell one attribute of this process (prctl(2))."""
+    result: int = _libc.prctl(option, argument, 0, 0, 0)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def set_parent_death_signal(number: int = signal.SIGKILL) -> None:
+    """Be sent `number` when the parent's *thread* dies; a change of UID or fsuid clears it (prctl(2))."""
+    prctl(PR_SET_PDEATHSIG, number)
+
+
+def set_no_new_privs() -> None:
+    """Make set-user-ID programs and file capabilities inert, for good, here and in all descendants."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def drop_bounding_set() -> None:
+    """Drop every Linux capability from the bounding set (needs CAP_SETPCAP)."""
+    for capability in range(64):
+        try:
+            present = prctl(PR_CAPBSET_READ, capability)
+        except OSError:  # EINVAL: past the kernel's last capability
+            return
+        if present:
+            prctl(PR_CAPBSET_DROP, capability)
+
+
+def memfd_create(flags: int) -> int:
+    """Return a new memfd, with exactly these flags (Python's own wrapper adds none, but the kernel's errno matters)."""
+    return syscall(machine().number("memfd_create"), ctypes.c_char_p(b"probe"), ctypes.c_uint(flags))
+
+
+def install_filter(program: bytes, flags: int = 0) -> int:
+    """Put `program` (`bpf.assemble`) on this thread by seccomp(2); return its result. Needs no_new_privs."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    fprog = _SockFprog(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    return syscall(
+        machine().number("seccomp"), ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(flags), ctypes.byref(fprog)
+    )

@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from codingagents.launcher import completion, config_cmd, container_side
 from codingagents.launcher.run import DEFAULT_AGENT, RunOptions, run
-from codingagents.launcher.terminal import PROGRAM, say
+from codingagents.launcher.terminal import PROGRAM, say, say_briefly
 from codingagents.rewrite import places
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.secrets import parse_option
@@ -92,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _main(arguments)
         sys.stdout.flush()
     except AgentError as error:
-        say(str(error))
+        # A session's signals may be blocked by now, and nobody could interrupt us.
+        (say_briefly if arguments[:1] == ["run"] else say)(str(error))
         return _CODES_OF_RUN.get(error.exit_code, error.exit_code) if arguments[:1] == ["run"] else error.exit_code
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED

@@ -16,7 +16,8 @@ from pathlib import Path
 from codingagents.launcher import session_dir, uids
 from codingagents.launcher.engines.base import Engine
 from codingagents.launcher.engines.local import LocalEngine
-from codingagents.launcher.terminal import say
+from codingagents.launcher.renewals import Renewals
+from codingagents.launcher.terminal import say, say_briefly
 from codingagents.launcher.workspace import check_reachable, choose_workspace
 from codingagents.rewrite import places
 from codingagents.rewrite.anchors import read_anchors
@@ -26,6 +27,7 @@ from codingagents.rewrite.config import Config
 from codingagents.rewrite.placeholders import expand_header
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
 from codingagents.rewrite.reading import read_config
+from codingagents.rewrite.renewal import SecretFiles
 from codingagents.rewrite.secrets import FILE_NAME, SecretSource, gather
 from codingagents.rewrite.specs import AnyControl, SessionSecrets, SessionSpec, UidPlan
 from codingagents.trust import checkpoint
@@ -89,11 +91,20 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
     for warning in (*config.warnings, *check_expiry(config, now.date()), *_left_out(config, agent)):
         say(f"warning: {warning}")
     try:
-        return _start(engine, files, spec, SessionSecrets(secrets=secrets, signing_key=signing_key))
+        renewals = Renewals(
+            SecretFiles(
+                secrets,
+                sources=options.secrets,
+                env_file=options.base / FILE_NAME,
+                headers=[header for remote in spec.remotes for header in remote.headers],
+            ),
+            _warn,
+        )
+        return _start(engine, files, spec, SessionSecrets(secrets=secrets, signing_key=signing_key), renewals)
     finally:
         if files.log.exists():  # a supervisor that could not even start has none
-            say(f"session {session}: log {files.log}, key {files.public_key}")
-            say(f"verify it with: coding-agents events verify --key {files.public_key} {files.log}")
+            say_briefly(f"session {session}: log {files.log}, key {files.public_key}")
+            say_briefly(f"verify it with: coding-agents events verify --key {files.public_key} {files.log}")
 
 
 def check_headers(spec: SessionSpec, secrets: Mapping[str, Secret]) -> None:
@@ -116,7 +127,17 @@ def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": places.AGENT_PATH, **passed_on}
 
 
-def _start(engine: Engine, files: session_dir.SessionFiles, spec: SessionSpec, secrets: SessionSecrets) -> int:
+def _warn(sentence: str) -> None:
+    say_briefly(f"warning: {sentence}")
+
+
+def _start(
+    engine: Engine,
+    files: session_dir.SessionFiles,
+    spec: SessionSpec,
+    secrets: SessionSecrets,
+    renewals: Renewals,
+) -> int:
     keeper = session_dir.CheckpointKeeper(files, spec.public_key)
 
     def on_control(message: AnyControl) -> None:
@@ -124,9 +145,9 @@ def _start(engine: Engine, files: session_dir.SessionFiles, spec: SessionSpec, s
             keeper.keep(message.note)
         except AgentError as error:
             # The session goes on: the log holds its checkpoints as well, only not out of the session's reach.
-            say(f"warning: a checkpoint was not kept: {error}")
+            _warn(f"a checkpoint was not kept: {error}")
 
-    return engine.start(files.directory, secrets, on_control)
+    return engine.start(files.directory, secrets, on_control, renewals.look)
 
 
 def _engine(name: str, environment: Mapping[str, str]) -> Engine:

@@ -91,7 +91,10 @@ def plan_session(
     for sentence in not_available(config):
         raise ConfigError(sentence)
     check_expiry(config, today)
-    _check_secrets(config, secret_names_available)
+    check_secrets(config, secret_names_available)
+    for server in config.remotes:
+        if server.name not in uids.servers:
+            raise ValueError(f"the UID plan has no {server.name}")
     if not command or not working_directory.startswith("/"):
         raise UsageError("a session needs a command and an absolute working directory")
     return SessionSpec(
@@ -100,7 +103,7 @@ def plan_session(
         engine=engine,
         config_sha256=config_sha256,
         uids=uids,
-        remotes=[_with_anchors(config, server, uids, anchors) for server in config.remotes],
+        remotes=[with_anchors(config, server, anchors) for server in config.remotes],
         exec=config.exec,
         layers=dict(config.session.layers),
         codex_toml=passed_through(config),
@@ -111,9 +114,8 @@ def plan_session(
     )
 
 
-def _with_anchors(config: Config, server: RemoteServer, uids: UidPlan, anchors: Mapping[str, str]) -> RemoteSpec:
-    if server.name not in uids.servers:
-        raise ValueError(f"the UID plan has no {server.name}")
+def with_anchors(config: Config, server: RemoteServer, anchors: Mapping[str, str]) -> RemoteSpec:
+    """Return what a helper is told of `server`, its trust anchors included; `ConfigError` where there are none."""
     if server.spec.tls is None:
         return server.spec
     pem = anchors.get(server.name, "")
@@ -125,7 +127,8 @@ def _with_anchors(config: Config, server: RemoteServer, uids: UidPlan, anchors: 
     return msgspec.structs.replace(server.spec, tls=msgspec.structs.replace(server.spec.tls, anchors_pem=pem))
 
 
-def _check_secrets(config: Config, available: Collection[str]) -> None:
+def check_secrets(config: Config, available: Collection[str]) -> None:
+    """Raise `ConfigError` for an active server that needs a secret whose name is not in `available`."""
     for server in config.active:
         missing = sorted(server.secrets - set(available))
         if missing:
@@ -152,19 +155,24 @@ def not_available(config: Config) -> Iterator[str]:
         if isinstance(server, CommandServer):
             yield table.sentence("command servers are not available yet; set enabled = false to leave it out")
         else:
-            yield from (table.sentence(problem) for wanted, problem in _wishes(server) if wanted)
+            yield from map(table.sentence, (*_unavailable_in_a_session(server), *unavailable(server)))
 
 
-def _wishes(server: RemoteServer) -> tuple[tuple[bool, str], ...]:
-    lonely = server.spec.listen == "unix" and "bearer" in server.spec.client_auth
-    overrides = server.anchors is not None and bool(server.anchors.overrides)
-    return (
-        (server.bridged, 'listen = "stdio" is not available yet; use "http"'),
-        (not server.spec.client_auth, 'client_auth must not be empty; a session needs "uid" or "bearer"'),
-        (lonely, 'client_auth must be ["uid"] where listen = "unix": nobody is told the bearer'),
-        (server.client_cert is not None, "tls.client_cert is not available yet; remove it and tls.client_key"),
-        (overrides, 'tls.ca_overrides is not available yet; use ca = "custom"'),
-    )
+def unavailable(server: RemoteServer) -> Iterator[str]:
+    """Yield what a helper cannot do yet, wherever it runs."""
+    if server.client_cert is not None:
+        yield "tls.client_cert is not available yet; remove it and tls.client_key"
+    if server.anchors is not None and server.anchors.overrides:
+        yield 'tls.ca_overrides is not available yet; use ca = "custom"'
+
+
+def _unavailable_in_a_session(server: RemoteServer) -> Iterator[str]:
+    if server.bridged:
+        yield 'listen = "stdio" is not available yet; use "http"'
+    if not server.spec.client_auth:
+        yield 'client_auth must not be empty; a session needs "uid" or "bearer"'
+    if server.spec.listen == "unix" and "bearer" in server.spec.client_auth:
+        yield 'client_auth must be ["uid"] where listen = "unix": nobody is told the bearer'
 
 
 def _table(config: Config, server: RemoteServer | CommandServer, below: str = "") -> Table:

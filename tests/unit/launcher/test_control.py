@@ -1,12 +1,13 @@
 """The control channel over a real socket pair."""
 
+import selectors
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from codingagents.launcher.engines.control import MAX_LINE, ControlChannel
-from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, RenewedSecrets, SessionSecrets
 from codingagents.trust import wire
 from codingagents.trust.errors import WireError
 from codingagents.trust.vocabulary import Secret
@@ -34,6 +35,23 @@ def test_secrets_larger_than_the_socket_take_several_turns(pair: tuple[socket.so
     assert turns > 1
     assert wire.decode(SessionSecrets, received) == SECRETS
     assert channel.receive()  # nothing has come, and the other end is there
+
+
+def test_renewed_secrets_follow_whole(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Also where the first line was not through yet."""
+    ours, theirs = pair
+    channel = ControlChannel(ours, SECRETS, lambda _: None)
+    channel.send()
+    renewed = RenewedSecrets(secrets={"A": Secret("y")})
+    channel.renew(renewed)
+    received = bytearray()
+    while received.count(b"\n") < 2:
+        channel.send()
+        received += theirs.recv(1 << 20)
+    first, second = received.splitlines()
+    assert wire.decode(SessionSecrets, first) == SECRETS
+    assert wire.decode(RenewedSecrets, second) == renewed
+    assert channel.wanted == selectors.EVENT_READ
 
 
 def test_messages_arrive_in_order_until_the_other_end_closes(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from codingagents.rewrite.specs import AnyControl, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, RenewedSecrets, SessionSecrets
 
 
 class Engine(Protocol):
@@ -22,10 +22,17 @@ class Engine(Protocol):
         the session may wait from then on, until `start` passes them on.
         """
 
-    def start(self, directory: Path, secrets: SessionSecrets, on_control: Callable[[AnyControl], None]) -> int:
+    def start(
+        self,
+        directory: Path,
+        secrets: SessionSecrets,
+        on_control: Callable[[AnyControl], None],
+        renewals: Callable[[], RenewedSecrets | None],
+    ) -> int:
         """Run the session that `directory` describes and return its exit code, 128+N where signal N ended it.
 
         `secrets` go over an inherited descriptor and nowhere else; the launcher's end of it stays open for as long as
         the launcher lives, so that its death is seen. `on_control` gets each message that comes back, in order.
+        `renewals` is asked about once a second whether secrets have new values, which the session is then sent.
         Signals meant for the session are passed on. `prepare` must have succeeded. Raises `ProcessError`.
         """

@@ -10,7 +10,7 @@ import selectors
 import socket
 from collections.abc import Callable
 
-from codingagents.rewrite.specs import AnyControl, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, RenewedSecrets, SessionSecrets
 from codingagents.trust import wire
 
 MAX_LINE = 64 * 1024  # bytes; a checkpoint note is under 1 kB
@@ -18,13 +18,13 @@ _READ_SIZE = 64 * 1024
 
 
 class ControlChannel:
-    """Sends one `SessionSecrets` line, then gives each `AnyControl` line to a callback until the other end closes."""
+    """Sends `SessionSecrets` and later renewals; gives each `AnyControl` to a callback until the other end closes."""
 
     def __init__(self, ours: socket.socket, secrets: SessionSecrets, on_message: Callable[[AnyControl], None]) -> None:
         """Take over `ours`, a connected stream socket."""
         ours.setblocking(False)
         self._socket = ours
-        self._unsent = memoryview(wire.encode(secrets, reveal_secrets=True))
+        self._unsent = wire.encode(secrets, reveal_secrets=True)
         self._lines = wire.LineBuffer(MAX_LINE)
         self._on_message = on_message
 
@@ -37,6 +37,10 @@ class ControlChannel:
         """The `selectors` events that this channel waits for now."""
         return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
 
+    def renew(self, secrets: RenewedSecrets) -> None:
+        """Have `secrets` sent, after all that was to be sent before."""
+        self._unsent += wire.encode(secrets, reveal_secrets=True)
+
     def send(self) -> None:
         """Send what can be sent now; a supervisor that is gone is noticed where its exit code is awaited."""
         if not self._unsent:
@@ -46,7 +50,7 @@ class ControlChannel:
         except BlockingIOError:
             return
         except (BrokenPipeError, ConnectionResetError):
-            self._unsent = self._unsent[:0]
+            self._unsent = b""
 
     def receive(self) -> bool:
         """Take in all that has come; return False once no more can. Raises `WireError` for what is not a message."""

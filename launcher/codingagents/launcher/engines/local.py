@@ -14,19 +14,21 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from codingagents.launcher.engines.control import ControlChannel
 from codingagents.launcher.engines.forwarding import Forwarder
 from codingagents.rewrite import places
-from codingagents.rewrite.specs import AnyControl, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, RenewedSecrets, SessionSecrets
 from codingagents.trust.errors import ProcessError, WireError
 
 SUPERVISOR = (sys.executable, "-I", "-m", "codingagents.supervisor")
 
 _PASSED_ON = ("TERM", "LANG")
 _CONTROL_FD = 3
+_LOOK_SECONDS = 1.0  # between two questions for renewed secrets
 _CLONE_NEWPID = 0x20000000
 _CLOSE_RANGE_CLOEXEC = 4
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -55,7 +57,13 @@ class LocalEngine:
             )
         self._forwarder = Forwarder()
 
-    def start(self, directory: Path, secrets: SessionSecrets, on_control: Callable[[AnyControl], None]) -> int:
+    def start(
+        self,
+        directory: Path,
+        secrets: SessionSecrets,
+        on_control: Callable[[AnyControl], None],
+        renewals: Callable[[], RenewedSecrets | None],
+    ) -> int:
         """See `Engine.start`. The forwarded signals stay blocked in this process afterwards."""
         forwarder = self._forwarder
         if forwarder is None:
@@ -67,7 +75,7 @@ class LocalEngine:
         pidfd = os.pidfd_open(pid)
         forwarder.aim(pid, pidfd)
         try:
-            _attend(control, forwarder, pidfd)
+            _attend(control, forwarder, pidfd, renewals)
         except WireError as error:
             raise ProcessError(
                 f"the session was ended: its supervisor sent what is no control message ({error})"
@@ -99,15 +107,22 @@ class LocalEngine:
             raise ProcessError(f"cannot start the supervisor {argv[0]}: {error.strerror}") from None
 
 
-def _attend(control: ControlChannel, forwarder: Forwarder, pidfd: int) -> None:
+def _attend(
+    control: ControlChannel, forwarder: Forwarder, pidfd: int, renewals: Callable[[], RenewedSecrets | None]
+) -> None:
     """Serve the channel and pass signals on until the child has ended and all that it said was taken in."""
+    next_look = time.monotonic() + _LOOK_SECONDS
     with selectors.DefaultSelector() as selector:
         selector.register(pidfd, selectors.EVENT_READ)
         selector.register(forwarder, selectors.EVENT_READ)
         selector.register(control, control.wanted)
         listening = alive = True
         while alive:
-            ready = {key.fd for key, _ in selector.select(forwarder.retry_seconds)}
+            ready = {key.fd for key, _ in selector.select(forwarder.retry_seconds or _LOOK_SECONDS)}
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + _LOOK_SECONDS
+                if (renewed := renewals()) is not None:
+                    control.renew(renewed)
             alive = pidfd not in ready
             forwarder.forward()
             if listening:

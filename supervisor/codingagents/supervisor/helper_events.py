@@ -13,9 +13,7 @@ from codingagents.trust import facts
 from codingagents.trust.events import (
     AnyEvent,
     FactsDropped,
-    HelperDegraded,
     HelperReady,
-    HelperRecovered,
     HelperRefused,
     HelperRequest,
     HelperSecrets,
@@ -23,14 +21,14 @@ from codingagents.trust.events import (
     UpstreamFailed,
 )
 
-# All but `Failed`, which is the reason of the `HelperStopped` that follows, and `Pong`, which is for `helper list`.
+# All but `Failed`, which is the reason of the `HelperStopped` that follows, `Pong`, which is for `helper list`, and
+# `UpstreamHealth`, which is one of the causes that degrade a helper (`health`).
 RecordedFact = (
     facts.Ready
     | facts.Refused
     | facts.Request
     | facts.PinMismatch
     | facts.UpstreamFailed
-    | facts.UpstreamHealth
     | facts.SecretsTaken
     | facts.Dropped
 )
@@ -38,12 +36,12 @@ RecordedFact = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Who is at the other end of a channel: the server's name, the helper's UID, process and loopback port."""
+    """Who is at the other end of a channel: the server's name, the helper's UID and process, where it listens."""
 
     server: str
     uid: int
     pid: int
-    port: int
+    listen: str  # as `slots.Slot.origin`
 
 
 def stamp(fact: RecordedFact, source: Source) -> AnyEvent:
@@ -55,7 +53,7 @@ def stamp(fact: RecordedFact, source: Source) -> AnyEvent:
                 server=server,
                 user_id=source.uid,
                 process_pid=source.pid,
-                listen=f"127.0.0.1:{source.port}",
+                listen=source.listen,
                 open_fds=fact.open_fds,
             )
         case facts.Refused():
@@ -77,10 +75,6 @@ def stamp(fact: RecordedFact, source: Source) -> AnyEvent:
             return PinMismatch(server=server, server_address=fact.address, expected=fact.expected, seen=fact.seen)
         case facts.UpstreamFailed():
             return UpstreamFailed(server=server, error_type=fact.error_type, detail=fact.detail)
-        case facts.UpstreamHealth(state="failing"):
-            return HelperDegraded(server=server, reason=f"the upstream fails: {fact.error_type}")
-        case facts.UpstreamHealth():
-            return HelperRecovered(server=server)
         case facts.SecretsTaken():
             return HelperSecrets(server=server, names=fact.names, problem=fact.problem)
         case facts.Dropped():

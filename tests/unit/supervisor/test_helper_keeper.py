@@ -4,6 +4,7 @@ Helpers themselves, and how a zygote makes them, are in integration/test_helper_
 """
 
 import functools
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import trio
 import trio.testing
 
 from codingagents.rewrite.specs import HeaderTemplate, RemoteSpec
-from codingagents.supervisor import helpers, lifecycle, zygote_client
+from codingagents.supervisor import health, helper_life, helpers, lifecycle, zygote_client
 from codingagents.supervisor.early import ZygoteProcess
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.helpers import HelperKeeper
@@ -34,12 +35,17 @@ from codingagents.trust.events import (
     AnyEvent,
     EventsGap,
     FactsDropped,
+    HelperDegraded,
+    HelperDraining,
     HelperFailed,
     HelperReady,
+    HelperRecovered,
     HelperRefused,
     HelperRequest,
+    HelperSecrets,
     HelperStarting,
     HelperStopped,
+    LayerReport,
 )
 from codingagents.trust.vocabulary import Secret, SessionId
 
@@ -59,18 +65,32 @@ SECRETS = {"TOKEN": Secret("t0ken"), "OTHER": Secret("another server's")}
 HELPER = """
 import json, os, socket, sys, time
 channel = socket.socket(fileno=3)
-lines = channel.makefile("rw")
+lines = channel.makefile()
 spec = json.loads(lines.readline())
 def tell(**fact):
-    print(json.dumps(fact), file=lines, flush=True)
+    channel.sendall(json.dumps(fact).encode() + b"\\n")
 ready = {"fact": "ready", "open_fds": ["socket"]}
 request = {"fact": "request", "method": "POST", "status": 200, "error_type": None,
     "request_bytes": 1, "response_bytes": 2, "duration_ms": 3}
 """
-SERVE = "tell(**ready)\nlines.readline()\n"  # until the channel is closed
+# Until the channel is closed: answers pings, counting what it never did.
+SERVE = """
+tell(**ready)
+pong = {"fact": "pong", "connections": 2, "upstream_connections": 1, "requests": 5, "errors": 3, "refused": 1}
+for line in lines:
+    command = json.loads(line)
+    if command["command"] == "ping":
+        tell(**pong, number=command["number"])
+"""
 
 
-class SpawningZygote(Zygote):
+PONG = """
+tell(fact="pong", number=1, connections=0, upstream_connections=0, requests=0, errors=0, refused=0)
+time.sleep(60)
+"""
+
+
+class SpawningZygote:
     """Makes a helper of a script instead of a clone; each life gets the next script, the last one for ever."""
 
     def __init__(self, children: Children, scripts: list[str]) -> None:
@@ -144,7 +164,7 @@ def slot() -> Iterator[Slot]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers, "_CLOSED_SECONDS", 0.2)
+    monkeypatch.setattr(helper_life, "_CLOSED_SECONDS", 0.2)
     monkeypatch.setattr(helpers, "MAX_BACKOFF_SECONDS", 0.1)
 
 
@@ -156,7 +176,7 @@ assert spec["listen_port"] == socket.socket(fileno=4).getsockname()[1]
 tell(**ready)
 tell(**request)
 tell(fact="refused", reason="uid", peer_user_id=5)
-lines.readline()
+for line in lines: pass
 """
     scene = Scene(tmp_path, slot, [script])
 
@@ -165,14 +185,18 @@ lines.readline()
         assert scene.keeper.state is State.READY
 
     scene.play(act)
-    starting, ready, request, refused, stopped = scene.events
+    starting, ready, layers, request, refused, draining, stopped = scene.events
     assert starting == HelperStarting(server="github", user_id=1234, attempt=1)
     assert isinstance(ready, HelperReady)
     assert (ready.server, ready.user_id, ready.open_fds) == ("github", 1234, ["socket"])
-    assert ready.listen == f"127.0.0.1:{slot.port}"
+    assert ready.listen == slot.origin
     assert isinstance(request, HelperRequest)
     assert (request.server, request.http_request_method, request.http_response_status_code) == ("github", "POST", 200)
     assert isinstance(refused, HelperRefused)
+    assert draining == HelperDraining(server="github", deadline_ms=5000)
+    assert isinstance(layers, LayerReport)
+    assert (layers.role, layers.server) == ("helper", "github")
+    assert {row.observed_by for row in layers.layers} == {"observed"}, "it reported none itself"
     assert isinstance(stopped, HelperStopped)
     assert (stopped.process_pid, stopped.exit_code, stopped.reason) == (ready.process_pid, 143, "killed by SIGTERM")
     assert stopped.restart_in_ms is None
@@ -184,7 +208,13 @@ lines.readline()
         ("tell(fact='pin-mismatch')\ntime.sleep(60)", "sent what is no fact: "),
         ("tell(fact='ready', open_fds=[], server='other')\ntime.sleep(60)", "sent what is no fact: "),
         ("tell(**ready)\ntell(**ready)\ntime.sleep(60)", "sent what is no fact: ready twice"),
-        ("lines.write('x' * 70_000)\nlines.flush()\ntime.sleep(60)", "sent what is no fact: a line is over the limit"),
+        ("channel.sendall(b'x' * 70_000)\ntime.sleep(60)", "sent what is no fact: a line is over the limit"),
+        (
+            "tell(fact='upstream-health', state='ok', error_type=None)\ntime.sleep(60)",
+            "sent what is no fact: it was not",
+        ),
+        ("tell(fact='secrets-taken', names=[])\ntime.sleep(60)", "sent what is no fact: secrets were answered for"),
+        (PONG, "sent what is no fact: a ping 1 was answered that was not asked"),
         ("channel.shutdown(socket.SHUT_RDWR)\ntime.sleep(60)", "killed by SIGKILL"),
     ],
 )
@@ -217,15 +247,36 @@ def test_a_reason_that_a_helper_gives_is_the_one_recorded(tmp_path: Path, slot: 
     assert (stopped.exit_code, stopped.reason) == (4, "no anchors")
 
 
-def test_a_helper_that_keeps_ending_is_given_up_and_its_port_is_closed(
+def get(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Ask, read to the end, and return (head, body)."""
+    connection.settimeout(10)
+    connection.sendall(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
+    data = b""
+    while piece := connection.recv(65536):
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    return head, body
+
+
+def test_a_helper_that_keeps_ending_is_given_up_and_answered_for(
     tmp_path: Path, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifecycle, "FIRST_BACKOFF_SECONDS", 0.01)
     scene = Scene(tmp_path, slot, ["sys.exit(9)"])
     port = slot.port
 
+    def ask() -> tuple[bytes, bytes]:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            return get(client)
+
     async def act(scene: Scene) -> None:
         await scene.until(HelperFailed)
+        head, body = await trio.to_thread.run_sync(ask)
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert json.loads(body)["error"]["data"]["code"] == "server_failed"
+        assert scene.keeper.state is State.FAILED
+        row = await scene.keeper.row()
+        assert (row.state, row.pid, row.restarts, row.uptime_seconds) == ("failed", None, 5, None)
 
     scene.play(act)
     delays = [event.restart_in_ms for event in scene.events if isinstance(event, HelperStopped)]
@@ -234,34 +285,190 @@ def test_a_helper_that_keeps_ending_is_given_up_and_its_port_is_closed(
     failed = scene.events[-1]
     assert isinstance(failed, HelperFailed)
     assert failed.reason == "too many restarts; last: exited with 9"
-    with socket.socket() as client, pytest.raises(ConnectionRefusedError):
-        client.connect(("127.0.0.1", port))
     with socket.socket() as impostor:
         impostor.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="Address already in use"):
             impostor.bind(("127.0.0.1", port))  # what the agent sends there would be the impostor's
-        slot.listener.close()
-        impostor.bind(("127.0.0.1", port))
+
+
+def test_an_upstream_that_fails_degrades_and_recovers_a_helper(tmp_path: Path, slot: Slot) -> None:
+    """Also under a load whose facts are over the quota: the state must not hide behind the requests."""
+    script = """
+tell(**ready)
+for _ in range(6000): tell(**request)
+tell(fact="upstream-health", state="failing", error_type="dns_failed")
+tell(fact="upstream-health", state="failing", error_type="dns_failed")
+tell(fact="upstream-health", state="failing", error_type="tls_failed")
+for line in lines:
+    if json.loads(line)["number"] == 3: break
+    if json.loads(line)["number"] == 2:
+        tell(fact="pong", number=2, connections=0, upstream_connections=0, requests=0, errors=0, refused=0)
+tell(fact="upstream-health", state="ok", error_type=None)
+tell(fact="upstream-health", state="ok", error_type=None)
+for line in lines: pass
+"""
+    scene = Scene(tmp_path, slot, [script])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperDegraded, 2)
+        row = await scene.keeper.row()
+        assert row.state == "degraded"
+        assert (row.upstream, row.degraded) == ("failing", ["the upstream fails: tls_failed"])
+        await scene.keeper.row()  # its ping lets the script go on
+        await scene.until(HelperRecovered)
+        assert (await scene.keeper.row()).state == "ready"
+
+    scene.play(act)
+    reasons = [event.reason for event in scene.events if isinstance(event, HelperDegraded)]
+    assert reasons == ["the upstream fails: dns_failed", "the upstream fails: tls_failed"]
+    assert len(scene.of(HelperRecovered)) == 1
+    assert scene.of(FactsDropped)
+
+
+def test_a_flood_of_changes_is_bounded(tmp_path: Path, slot: Slot) -> None:
+    """A helper that is not ours any more cannot fill the log with them; nothing is said that is not so."""
+    script = """
+tell(**ready)
+for _ in range(500):
+    tell(fact="upstream-health", state="failing", error_type="dns_failed")
+    tell(fact="upstream-health", state="ok", error_type=None)
+sys.exit(0)
+"""
+    scene = Scene(tmp_path, slot, [script, SERVE])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperStopped)
+
+    scene.play(act)
+    said = len(scene.of(HelperDegraded)) + len(scene.of(HelperRecovered))
+    assert 20 <= said < 60
+    assert sum(event.dropped for event in scene.events if isinstance(event, FactsDropped)) == 1000 - said
+
+
+def test_a_late_answer_to_the_probe_degrades_and_silence_kills(
+    tmp_path: Path, slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A helper whose loop hangs holds its listening socket, and would let clients wait for ever."""
+    monkeypatch.setattr(health, "INTERVAL_SECONDS", 0.2)
+    script = """
+tell(**ready)
+lines.readline()
+second = json.loads(lines.readline())["number"]
+tell(fact="pong", number=second, connections=0, upstream_connections=0, requests=0, errors=0, refused=0)
+time.sleep(60)
+"""
+    scene = Scene(tmp_path, slot, [script, SERVE])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperStopped)
+        await scene.until(HelperReady, 2)
+
+    scene.play(act)
+    kinds = [type(event) for event in scene.events if not isinstance(event, HelperReady | LayerReport)]
+    assert kinds[:5] == [HelperStarting, HelperDegraded, HelperRecovered, HelperDegraded, HelperStopped]
+    assert HelperDegraded(server="github", reason="it answers its probe late") in scene.events
+    (stopped, _) = scene.of(HelperStopped)
+    assert isinstance(stopped, HelperStopped)
+    assert (stopped.exit_code, stopped.reason) == (137, "did not answer its probe")
+    assert stopped.restart_in_ms == 100
+
+
+def test_a_helper_that_answers_its_probe_lives_on(tmp_path: Path, slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of the test above: many intervals, no event."""
+    monkeypatch.setattr(health, "INTERVAL_SECONDS", 0.05)
+    scene = Scene(tmp_path, slot, [SERVE])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperReady)
+        assert scene.keeper._life is not None
+        while scene.keeper._life._probe.answered < 10:  # noqa: ASYNC110 -- `play` has the patience
+            await trio.sleep(0.01)
+        row = await scene.keeper.row()
+        assert (row.state, row.requests, row.errors, row.refused) == ("ready", 5, 3, 1)
+        assert (row.connections, row.upstream_connections, row.restarts) == (2, 1, 0)
+        assert row.pid == scene.keeper._life.child.pid
+
+    scene.play(act)
+    assert scene.of(HelperDegraded) == []
+
+
+def test_counts_are_of_the_session(tmp_path: Path, slot: Slot) -> None:
+    scene = Scene(tmp_path, slot, [SERVE])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperReady)
+        assert (await scene.keeper.row()).requests == 5
+        assert scene.keeper._life is not None
+        os.kill(scene.keeper._life.child.pid, signal.SIGKILL)
+        await scene.until(HelperReady, 2)
+        row = await scene.keeper.row()
+        assert (row.requests, row.errors, row.refused, row.restarts, row.connections) == (10, 6, 2, 1, 2)
+
+    scene.play(act)
+
+
+def test_a_helper_that_never_gets_ready_is_ended(tmp_path: Path, slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper_life, "_READY_SECONDS", 0.2)
+    scene = Scene(tmp_path, slot, ["time.sleep(60)", SERVE])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperStopped)
+
+    scene.play(act)
+    stopped = scene.of(HelperStopped)[0]
+    assert isinstance(stopped, HelperStopped)
+    assert stopped.reason == "was not ready within 0 seconds"
+
+
+def test_renewed_secrets_reach_the_live_helper_and_the_next(tmp_path: Path, slot: Slot) -> None:
+    """A refused value is not what the next one starts with; another server's is not sent at all."""
+    script = """
+tell(**ready)
+for line in lines:
+    command = json.loads(line)
+    if command["command"] == "new-secrets":
+        assert command["secrets"].keys() == {"TOKEN"}
+        value = command["secrets"]["TOKEN"]
+        tell(fact="secrets-taken", names=["TOKEN"], problem=None if value == "good" else "it is bad")
+        if value == "worse": sys.exit(3)
+"""
+    check = "tell(fact='refused', reason=spec['secrets']['TOKEN'], peer_user_id=None)\n"
+    scene = Scene(tmp_path, slot, [script, check + SERVE])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperReady)
+        scene.keeper.renew({"OTHER": Secret("unasked")})
+        for value in ("good", "bad", "worse"):
+            scene.keeper.renew({"TOKEN": Secret(value), "OTHER": Secret("unasked")})
+        await scene.until(HelperRefused)
+
+    scene.play(act)
+    assert [event.problem for event in scene.events if isinstance(event, HelperSecrets)] == [
+        None,
+        "it is bad",
+        "it is bad",
+    ]
+    assert scene.of(HelperRefused) == [HelperRefused(server="github", reason="good", peer_user_id=None)]
 
 
 def test_what_is_over_the_quota_is_counted_at_the_latest_when_the_helper_ends(
     tmp_path: Path, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(helpers, "Quota", functools.partial(Quota, rate=0.0, burst=3.0))
+    monkeypatch.setattr(helper_life, "Quota", functools.partial(Quota, rate=0.0, burst=3.0))
     scene = Scene(tmp_path, slot, ["tell(**ready)\nfor _ in range(10): tell(**request)\nsys.exit(0)", SERVE])
 
     async def act(scene: Scene) -> None:
         await scene.until(HelperStopped)
 
     scene.play(act)
-    assert len(scene.of(HelperRequest)) == 2
+    assert len(scene.of(HelperRequest)) == 3
     dropped = [event.dropped for event in scene.events if isinstance(event, FactsDropped)]
-    assert dropped == [8]
+    assert dropped == [7]
 
 
 def test_long_facts_use_the_quota_up_sooner(tmp_path: Path, slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
     """A helper that is not ours any more cannot fill the disk with long lines; short facts are the control."""
-    monkeypatch.setattr(helpers, "Quota", functools.partial(Quota, rate=0.0, burst=100.0))
+    monkeypatch.setattr(helper_life, "Quota", functools.partial(Quota, rate=0.0, burst=100.0))
     script = "tell(**ready)\nfor _ in range(20): tell(**{**request, 'method': 'x' * %d})\nsys.exit(0)"
     scene = Scene(tmp_path, slot, [script % 60_000, script % 4, SERVE])
 

@@ -1,0 +1,83 @@
+"""SHELL: answers in the place of a helper that was given up: one 503, whatever is asked, on the helper's own socket.
+
+Parses nothing of what it reads, and forwards nothing. Bounded in connections, in bytes and in time: those who connect
+can hold up one another, for seconds, and nobody else.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import Final
+
+import trio
+
+from codingagents.rewrite.specs import ListenCertificate
+from codingagents.supervisor.slots import Slot
+from codingagents.trust import answers
+
+_AT_ONCE: Final = 32  # connections; more wait in the backlog
+_SECONDS: Final = 5.0  # for one connection, from its handshake to its end
+_MOST: Final = 1 << 20  # bytes read of one, so that its request does not turn our answer into a reset
+_PIECE: Final = 1 << 16
+_PAUSE: Final = 0.1  # where no descriptor is left
+
+
+async def answer(slot: Slot) -> None:
+    """Answer whoever connects to `slot`, until cancelled."""
+    said = answers.render("server_failed", slot.remote.name, close=True)
+    context = None if slot.certificate is None else _context(slot.certificate)
+    listener = trio.socket.from_stdlib_socket(slot.listener.dup())
+    places = trio.CapacityLimiter(_AT_ONCE)
+
+    async def serve(connection: trio.socket.SocketType) -> None:
+        try:
+            with connection, trio.move_on_after(_SECONDS):
+                await _serve(connection, said, context)
+        finally:
+            places.release_on_behalf_of(connection)
+
+    with listener:
+        async with trio.open_nursery() as nursery:
+            while True:
+                connection = await _accept(listener)
+                await places.acquire_on_behalf_of(connection)
+                nursery.start_soon(serve, connection)
+
+
+async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+    while True:
+        try:
+            connection, _ = await listener.accept()
+        except OSError:  # it went away again, or there is no descriptor for it
+            await trio.sleep(_PAUSE)
+        else:
+            return connection
+
+
+async def _serve(connection: trio.socket.SocketType, said: bytes, context: ssl.SSLContext | None) -> None:
+    stream: trio.abc.Stream = trio.SocketStream(connection)
+    if context is not None:
+        stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+    try:
+        if not await stream.receive_some(_PIECE):
+            return
+        await stream.send_all(said)
+        if isinstance(stream, trio.SocketStream):
+            await stream.send_eof()
+        left = _MOST
+        while left > 0 and (piece := await stream.receive_some(_PIECE)):
+            left -= len(piece)
+    except (trio.BrokenResourceError, ssl.SSLError):
+        pass  # the other side went away, or does not speak what it must: nothing is owed to it
+
+
+def _context(certificate: ListenCertificate) -> ssl.SSLContext:
+    """Return a server's context; OpenSSL reads keys from files only, and this one is in memory."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    descriptor = os.memfd_create("certificate")
+    with open(descriptor, "wb", closefd=True) as file:
+        file.write(f"{certificate.chain_pem}\n{certificate.key_pem.reveal()}".encode())
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    return context

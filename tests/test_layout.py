@@ -37,7 +37,7 @@ SPAWN_HOMES = ("supervisor/processes.py", "launcher/engines/")
 
 EXECS = {"os": frozenset(f"exec{how}" for how in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"))}
 # An exec replaces the process and hides what ran before it, so each place that does it is listed.
-EXEC_HOMES = ("supervisor/processes.py", "supervisor/confine.py", "launcher/container_side.py")
+EXEC_HOMES = ("supervisor/processes.py", "supervisor/confine.py", "launcher/container_side.py", "rewrite/foreground.py")
 
 
 def pyproject() -> dict[str, Any]:

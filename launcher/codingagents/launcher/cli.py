@@ -17,7 +17,7 @@ from typing import TypedDict
 from codingagents.launcher import completion, config_cmd, container_side
 from codingagents.launcher.run import DEFAULT_AGENT, RunOptions, run
 from codingagents.launcher.terminal import PROGRAM, say, say_briefly
-from codingagents.rewrite import places
+from codingagents.rewrite import foreground, places
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.secrets import parse_option
 from codingagents.trust.commandline import Parser
@@ -44,6 +44,7 @@ and the record can be proved afterwards.
 examples:
   coding-agents config check ~/.config/coding-agents/config.toml
   coding-agents run --secret GITHUB_TOKEN=env:GITHUB_TOKEN -- claude
+  coding-agents helper run --server github --secret GITHUB_TOKEN=env:GITHUB_TOKEN
   coding-agents events verify --key KEY LOG
 
 files:
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    if arguments and arguments[0] in container_side.COMMANDS:
+    if (arguments and arguments[0] in container_side.COMMANDS) or arguments[:2] == ["helper", "list"]:
         container_side.become(arguments)
     command: list[str] = []
     if arguments[:1] == ["run"] and "--" in arguments:
@@ -121,6 +122,8 @@ def _main(arguments: list[str]) -> int:
     if options.action == "completion":
         sys.stdout.write(completion.script(parser, options.shell))
         return EXIT_OK
+    if options.action == "helper":
+        foreground.become(options, os.environ)
     if options.config_action == "check":
         return config_cmd.check(options.file, as_json=options.json)
     return config_cmd.render(options.file, client=options.client, as_json=options.json)
@@ -157,6 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
     _add_run(actions.add_parser("run", usage=_RUN_USAGE, **_text(_RUN_HELP)))
     _add_config(actions.add_parser("config", **_text("Validate a configuration, and show what each client would get.")))
+    _add_helper(actions.add_parser("helper", **_text("Run one helper in the foreground, or list those of a session.")))
     for name, text in container_side.COMMANDS.items():
         actions.add_parser(name, help=text, add_help=False)
     shell = actions.add_parser(
@@ -185,6 +189,15 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--secret", metavar="NAME=SOURCE", action="append", default=[], help="env:VARIABLE or file:PATH; repeatable")
     add("--session-dir", metavar="DIR", type=Path, help="where the session's files go; empty or missing")
     add("--uid-base", metavar="N", type=int, help="first of the session's user IDs (a free range is chosen)")
+
+
+def _add_helper(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="helper_action", metavar="ACTION", required=True)
+    foreground.add_arguments(actions.add_parser("run", usage=foreground.USAGE, **_text(foreground.HELP)))
+    # Only to be listed and completed: the container's half has its own parser for it.
+    listed = actions.add_parser("list", help="List the helpers of a running session: state, requests, memory.")
+    listed.add_argument("--session", metavar="SESSION", help="which, where several run")
+    listed.add_argument("--json", action="store_true", help="for programs")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """ENTRY: commands of the container's half, reached as processes: this host program is replaced by them.
 
-The launcher never imports the supervisor, so neither its event loop nor its authority is ever in this process.
+The launcher never imports the supervisor, so neither its event loop nor its authority is ever in this process. Of
+`helper`, only `list` is one of them: `run` is of both sides.
 """
 
 from __future__ import annotations

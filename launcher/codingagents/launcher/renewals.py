@@ -35,6 +35,6 @@ class Renewals:
         try:
             changed = self._files.changed()
         except AgentError as error:
-            self._on_trouble(f"the former secrets stay in use: {error}")
+            self._on_trouble(f"warning: the former secrets stay in use: {error}")
             return None
         return RenewedSecrets(secrets=changed) if changed else None

@@ -98,7 +98,7 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
                 env_file=options.base / FILE_NAME,
                 headers=[header for remote in spec.remotes for header in remote.headers],
             ),
-            _warn,
+            say_briefly,
         )
         return _start(engine, files, spec, SessionSecrets(secrets=secrets, signing_key=signing_key), renewals)
     finally:
@@ -127,10 +127,6 @@ def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": places.AGENT_PATH, **passed_on}
 
 
-def _warn(sentence: str) -> None:
-    say_briefly(f"warning: {sentence}")
-
-
 def _start(
     engine: Engine,
     files: session_dir.SessionFiles,
@@ -145,7 +141,7 @@ def _start(
             keeper.keep(message.note)
         except AgentError as error:
             # The session goes on: the log holds its checkpoints as well, only not out of the session's reach.
-            _warn(f"a checkpoint was not kept: {error}")
+            say_briefly(f"warning: a checkpoint was not kept: {error}")
 
     return engine.start(files.directory, secrets, on_control, renewals.look)
 

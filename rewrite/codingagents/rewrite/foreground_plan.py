@@ -38,17 +38,23 @@ class Address(NamedTuple):
     path: str = ""
 
 
+class Source(Message, frozen=True, kw_only=True):
+    """Where a secret came from, as `secrets.SecretSource` has it; the place of a file is absolute."""
+
+    name: str
+    kind: Literal["env", "file"]
+    place: str
+
+
 class ForegroundSpec(Message, frozen=True, kw_only=True):
     """All that `proxies.foreground` is told, secrets included, over a descriptor that it inherits."""
 
     version: Literal[1] = 1
-    helper: HelperSpec  # its listen_port is 0: the socket is not bound yet
-    port: int
-    socket_path: str
-    secret_files: dict[str, str]  # secrets that are read again at SIGHUP, and the file of each
-    env_file: str  # where secrets are looked for that nothing else gives
-    fixed: list[str]  # secrets that came from the environment and stay as they are
-    events: str | None  # where facts are appended
+    helper: HelperSpec  # its listen_port is the one to bind, 0: any that is free
+    socket_path: str  # the unix socket to bind, "" for a port
+    sources: list[Source]  # of the secrets, for those that can be read again
+    env_file: str  # where they are looked for that no source gives
+    events: str | None  # the file that facts are appended to
     as_json: bool
     notes: list[str]  # what the person should know
 
@@ -123,6 +129,12 @@ def plan_helper(
         bearer=bearer,
         secrets={name: secret for name, secret in sorted(secrets.items()) if name in needed},
     )
+
+
+def warnings_about(config: Config, name: str) -> list[str]:
+    """Return those of the file's warnings that are about server `name`."""
+    label = f"[mcp_servers.{name}"
+    return [text for text in config.warnings if f"{label}]" in text or f"{label}." in text]
 
 
 def notes(config: Config) -> list[str]:

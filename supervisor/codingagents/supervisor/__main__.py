@@ -14,6 +14,7 @@ usage: coding-agents COMMAND [ARGUMENT…]
   init [--session DIR] [--] COMMAND…   run COMMAND as a container's init, or supervise a session
   doctor [--json] [--verify]           report which confinement layers hold here, each as it was tried
   events verify | tail LOG             prove or read an event log
+  helper run --server NAME             run one helper in the foreground, without a session
 
 `coding-agents COMMAND --help` says more.
 """
@@ -43,8 +44,14 @@ def _tool(name: str, arguments: list[str]) -> int:
             from codingagents.supervisor import events_cli  # noqa: PLC0415 -- likewise
 
             code = events_cli.main(arguments)
+        elif name == "helper" and arguments[:1] == ["run"]:
+            from codingagents.rewrite import foreground  # noqa: PLC0415 -- likewise
+
+            foreground.main(arguments[1:])
         else:
-            raise UsageError(f"there is no command {name!r}; the commands are init, doctor and events (see --help)")
+            raise UsageError(
+                f"there is no command {name!r}; the commands are init, doctor, events and helper (see --help)"
+            )
         sys.stdout.flush()
     except AgentError as error:
         return _fail(str(error), error.exit_code)

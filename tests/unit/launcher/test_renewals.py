@@ -99,7 +99,7 @@ def test_what_cannot_be_used_is_said_once_and_the_former_values_stay(host: Host,
     assert host.looks() == []
     assert host.looks() == []
     (complaint,) = host.complaints
-    assert complaint.startswith("the former secrets stay in use: ")
+    assert complaint.startswith("warning: the former secrets stay in use: ")
     assert "hunter2" not in complaint
     host.write(env="A=a4\n")
     assert host.looks() == [RenewedSecrets(secrets={"A": Secret("a4")})]

@@ -64,7 +64,7 @@ DOCKER_CAPABILITIES = (
 _PYTHON = (sys.executable, "-I", "-m")
 _AGENT_SOURCE = Path(__file__).with_name("session_agent.py")
 _UID_SPAN = 64  # IDs that one session is given at most
-_MARKS = range(600_000, 800_000)  # of RLIMIT_MSGQUEUE, in bytes; nothing here uses POSIX queues
+_MARKS = range(600_000, 800_000)  # of RLIMIT_RTTIME, in µs; nothing here runs in real time, and helpers leave it alone
 _numbers = itertools.count(random.randrange(10_000))  # no two sessions of a test run share identities or a mark
 
 _Event = TypeVar("_Event", bound=Event)
@@ -126,7 +126,7 @@ class _Order:
     before: list[str]  # comes before the module's name
 
     def argv(self, module: str, *words: object) -> list[str]:
-        return [*self.before, "prlimit", f"--msgqueue={self.mark}:", *_PYTHON, module, *map(str, words)]
+        return [*self.before, "prlimit", f"--rttime={self.mark}:", *_PYTHON, module, *map(str, words)]
 
 
 class Session:
@@ -267,7 +267,11 @@ class Session:
         mounts = Path("/proc/self/mountinfo").read_text()
         assert not re.findall(r"/run/(?:coding-agents|agent-)\S*", mounts)
         for ready in self.events(HelperReady):
-            host, _, port = ready.listen.rpartition(":")
+            kind, _, rest = ready.listen.partition(":")
+            if kind == "unix":
+                assert not os.path.exists(rest), f"{rest} is left"
+                continue
+            host, _, port = rest.strip("/").rpartition(":")
             with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port))):
                 pass
         assert "coding-agents" not in Path("/proc/net/unix").read_text()
@@ -309,7 +313,7 @@ def fields(pid: int) -> dict[str, str]:
 
 def _mark_of(pid: int) -> int:
     with contextlib.suppress(OSError):
-        found = re.search(r"Max msgqueue size +(\d+)", Path(f"/proc/{pid}/limits").read_text())
+        found = re.search(r"Max realtime timeout +(\d+)", Path(f"/proc/{pid}/limits").read_text())
         return int(found[1]) if found else 0
     return 0
 

@@ -49,10 +49,11 @@ schema: $(VENV)/.runtime          ## Write the published schema of the event log
 	$(BIN)/python -I -c "from codingagents.trust.schema import schema_text; print(schema_text(), end='')" \
 	  > docs/events.schema.json
 
-lock:                             ## Recompile the hashed requirement files (needs uv).
-	for set in runtime dev demo bench; do \
+lock:                             ## Recompile the hashed requirement files (needs uv) and npm's (root).
+	for set in runtime dev demo bench node mcp1; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --custom-compile-command 'make lock' requirements/$$set.in -o requirements/$$set.txt; done
+	cd integration && $(PYTHON3) -m conformance.parts
 
 venv: $(VENV)/.dev
 

@@ -37,9 +37,9 @@ integration: $(VENV)/.dev
 	@integration/setup.sh test
 	$(FOREGROUND) $(BIN)/python -m pytest -q integration
 
-bench: $(VENV)/.dev               ## First figures, taken pairwise in one run.
+bench: $(VENV)/.dev               ## Every figure of docs/benchmarks.md, pairwise in one run, judged by its budget (root).
 	@integration/setup.sh bench
-	$(BIN)/python -I integration/bench/run.py
+	$(BIN)/python -I integration/bench/run.py $(BENCH)
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -10,25 +10,21 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent)]
-
 import trio
 
+from bench.results import Budget, Figure, Judged, Part, Plan, Table
 from codingagents.rewrite import places
 from codingagents.supervisor import processes, rundirs
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.reaper import Reaper
 from trap_harness import Confined, Request, confined, deny, open_log, python
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "20"))
+ROUNDS = 20
 SPAWNS = 100  # a round
-ATTEMPTS = 3
-MUST, AIM = 1.5, 1.3  # of the median
+_BUDGET = Budget(what="exec under the trap ÷ bare posix_spawn of /bin/true, median", must=1.5, aim=1.3)
 _SPAWNER = """
     import json, os, sys, time
     for line in sys.stdin:
@@ -70,7 +66,7 @@ async def _start(made: Confined) -> None:
     assert failed is None, failed
 
 
-async def _measure(log: EventLog, directory: str) -> list[tuple[list[int], list[int]]]:
+async def _measure(log: EventLog, directory: str, rounds: int) -> list[tuple[list[int], list[int]]]:
     """Return pairs of rounds: bare, trapped."""
     children = processes.Children()
     reaper = Reaper(children)
@@ -89,7 +85,7 @@ async def _measure(log: EventLog, directory: str) -> list[tuple[list[int], list[
             await _start(first)
             await _start(second)
             await bare.round(), await trapped.round()  # caches warm, imports done
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 pairs.append((await bare.round(), await trapped.round()))  # noqa: PERF401 -- two awaits a pair, in turn
             for each, made in ((bare, first), (trapped, second)):
                 each.stop()
@@ -102,32 +98,27 @@ def _quantile(times: list[int], percent: int) -> float:
     return statistics.quantiles(times, n=100, method="inclusive")[percent - 1]
 
 
-def _attempt() -> float:
-    """Measure and print once; return the median's ratio."""
+def measure(plan: Plan) -> Part:
+    """Return what the trap adds to an exec."""
+    rounds = 2 if plan.quick else ROUNDS
     with tempfile.TemporaryDirectory(prefix="bench-exec-", dir="/var/tmp") as directory:  # a disk, where /tmp is memory
         os.chmod(directory, 0o755)
         log = open_log(directory, [])
-        pairs = trio.run(_measure, log, directory)
+        pairs = trio.run(_measure, log, directory, rounds)
         log.close(None)
         recorded = Path(directory, places.EVENT_LOG).read_bytes().count(b'"dev.codingagents.exec.allowed"')
     assert recorded >= len(pairs) * SPAWNS, "not every exec was recorded"
-    ratios = {
-        name: statistics.median(_quantile(trapped, percent) / _quantile(bare, percent) for bare, trapped in pairs)
-        for name, percent in (("median", 50), ("p25", 25), ("p99", 99))
+    found = {
+        percent: Figure.of([_quantile(trapped, percent) / _quantile(bare, percent) for bare, trapped in pairs])
+        for percent in (25, 50, 99)
     }
+    rows = []
     for name, times in zip(("bare", "trapped"), zip(*pairs, strict=True), strict=True):
-        print(f"  {name:8} median {statistics.median(time for round_ in times for time in round_) / 1000:7.0f} µs")
-    print("  ratio    " + "   ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
-    return ratios["median"]
-
-
-def main() -> int:
-    """Print the ratios; 1 where the median's is over the budget, each time of `ATTEMPTS`: a busy machine adds to it."""
-    print(f"exec of /bin/true, trap and events on ÷ bare posix_spawn ({ROUNDS} pairs of {SPAWNS})")
-    within = any(_attempt() <= MUST for _ in range(ATTEMPTS))
-    print(f"  budget   median ≤ {MUST} (aim {AIM}): {'within' if within else 'OVER'}")
-    return 0 if within else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        every = [time for round_ in times for time in round_]
+        rows.append([name, *(f"{_quantile(every, percent) / 1000:.0f}" for percent in found)])
+    rows.append(["trapped ÷ bare", *(figure.text() for figure in found.values())])
+    how = (
+        f"/bin/true by posix_spawn, events on, against the same without trap and Landlock; {rounds} pairs of {SPAWNS}."
+    )
+    columns = ["exec, spawn to wait", "p25 µs", "p50 µs", "p99 µs"]
+    return Part("Execs", how, [Table(columns, rows)], [Judged(_BUDGET, found[50])])

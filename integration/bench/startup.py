@@ -8,34 +8,22 @@ what the kernel counts as a process's own (smaps_rollup), read by root.
 from __future__ import annotations
 
 import datetime
-import os
-import re
-import statistics
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "tests")]
-
 import session_rig as rig
+from bench.processes import uss
+from bench.results import Budget, Figure, Judged, Part, Plan, Table
 from codingagents.trust.events import Event, ExecAllowed, HelperReady, HelperStarting
 from session_upstream import Upstream
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
-START = (500, 250)  # ms, ten servers: must, aim
-READY = (200, 100)  # ms, ten helpers
-USS = (4.5, 2.5)  # MB, each of ten
+ROUNDS = 7
+_START = Budget(what="supervisor from exec to the agent's exec, ten servers", must=500, aim=250, unit="ms", digits=0)
+_READY = Budget(what="ten helpers: asked for to all ready", must=200, aim=100, unit="ms", digits=0)
+_USS = Budget(what="ten helpers: USS of each", must=4.5, aim=2.5, unit="MB")
 SERVERS = (0, 1, 10)  # the budgets are judged by the last
 _AGENT = ["/bin/cat"]  # ends with its standard input
 _PID1 = ("unshare", "--pid", "--fork", "--kill-child")
-
-
-def uss(pid: int) -> float:
-    """Return the MB that a process shares with no other."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(map(int, re.findall(r"^Private_(?:Clean|Dirty): +(\d+) kB", rollup, re.MULTILINE))) / 1000
 
 
 @dataclass(frozen=True)
@@ -69,36 +57,31 @@ def is_up(log: Path, servers: int) -> bool:
     return b"exec.allowed" in content and content.count(b"codingagents.helper.ready") == servers
 
 
-def figures(values: Sequence[float], unit: str) -> str:
-    return f"{statistics.median(values):.4g} {unit} ({min(values):.4g} to {max(values):.4g})"
-
-
-def main() -> int:
-    """Print the figures; 1 where a median is over its budget."""
-    if os.geteuid() != 0:
-        print("startup: needs root, since each role runs under a UID of its own", file=sys.stderr)
-        return 2
-    print(f"start of a session: supervisor as PID 1, {ROUNDS} rounds, median (least to most)")
+def measure(plan: Plan) -> Part:
+    """Return how long sessions take to start, and what ten helpers weigh."""
+    count = 1 if plan.quick else ROUNDS
+    rows = []
     rounds: list[Round] = []
     with Upstream() as upstream, rig.place() as where:
         for servers in SERVERS:
             config = "".join(upstream.server(f"s{number}") for number in range(servers))
             one_session(where, config, servers)  # caches warm
-            rounds = [one_session(where, config, servers) for _ in range(ROUNDS)]
-            print(f"  {servers:2d} servers: exec to the agent's exec {figures([one.started for one in rounds], 'ms')}")
-    budgets = (
-        ("ten servers, start", [one.started for one in rounds], "ms", START),
-        ("ten helpers, asked for to all ready", [one.ready for one in rounds], "ms", READY),
-        ("ten helpers, USS of each", [weight for one in rounds for weight in one.weights], "MB", USS),
-    )
-    status = 0
-    for what, values, unit, (must, aim) in budgets:
-        median = statistics.median(values)
-        verdict = "OVER BUDGET" if median > must else "within the budget" if median > aim else "within the aim"
-        print(f"  {what}: {figures(values, unit)}: {verdict} (must {must}, aim {aim})")
-        status |= median > must
-    return int(status)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            rounds = [one_session(where, config, servers) for _ in range(count)]
+            cells = [Figure.of([one.started for one in rounds]).text(0), "-", "-"]
+            if servers:
+                cells[1] = Figure.of([one.ready for one in rounds]).text(0)
+                cells[2] = Figure.of([weight for one in rounds for weight in one.weights]).text()
+            rows.append([str(servers), *cells])
+    judged = [
+        Judged(_START, Figure.of([one.started for one in rounds])),
+        Judged(_READY, Figure.of([one.ready for one in rounds])),
+        Judged(_USS, Figure.of([weight for one in rounds for weight in one.weights])),
+    ]
+    columns = [
+        "servers",
+        "exec to the agent's exec, ms",
+        "helpers asked for to all ready, ms",
+        "USS of each helper, MB",
+    ]
+    how = f"The supervisor as PID 1 of a new PID namespace, the agent /bin/cat; {count} rounds."
+    return Part("Sessions", how, [Table(columns, rows)], judged)

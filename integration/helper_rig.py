@@ -7,6 +7,7 @@ with Zygote() as zygote, Helper(zygote, remote) as helper:
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Self, TypeVar
 
-from codingagents.rewrite.specs import Cloned, CloneRequest, HelperSpec, RemoteSpec
+from codingagents.rewrite.specs import AnyHelperCommand, Cloned, CloneRequest, HelperSpec, RemoteSpec
 from codingagents.trust import facts, wire
 from codingagents.trust.vocabulary import Secret
 
@@ -65,12 +66,24 @@ class Zygote:
 class Helper:
     """One helper process, made as the supervisor makes it."""
 
-    def __init__(self, zygote: Zygote, remote: RemoteSpec, *, start: bool = True, **spec: Any) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self.listener.getsockname()[1]
+    def __init__(
+        self,
+        zygote: Zygote,
+        remote: RemoteSpec,
+        *,
+        start: bool = True,
+        listener: socket.socket | None = None,
+        sock_diag: socket.socket | None = None,
+        **spec: Any,
+    ) -> None:
+        """Make it listen on `listener`, or on a free port; with `start` its spec, changed by `spec`, is sent."""
+        self.listener = listener or socket.create_server(("127.0.0.1", 0))
+        on_tcp = self.listener.family == socket.AF_INET
+        self.port: int = self.listener.getsockname()[1] if on_tcp else 0
         self.channel, theirs = socket.socketpair()
+        passed = [self.listener.fileno(), *([] if sock_diag is None else [sock_diag.fileno()])]
         with theirs:
-            cloned, descriptors = zygote.clone(remote.name, theirs.fileno(), self.listener.fileno())
+            cloned, descriptors = zygote.clone(remote.name, theirs.fileno(), *passed)
         assert cloned.pid is not None, cloned.error
         self.pid = cloned.pid
         (self.pidfd,) = descriptors
@@ -91,6 +104,9 @@ class Helper:
             "bearer": Secret(BEARER), "secrets": {"TOKEN": Secret(TOKEN)},
         }  # fmt: skip
         self.channel.sendall(wire.encode(HelperSpec(**fields | changes), reveal_secrets=True))
+
+    def tell(self, command: AnyHelperCommand) -> None:
+        self.channel.sendall(wire.encode(command, reveal_secrets=True))
 
     def fact(self, kind: type[_Fact]) -> _Fact:
         """Return the next fact of `kind`, dropping those before it."""
@@ -119,14 +135,18 @@ class Helper:
         return self.status
 
     def connect(self) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client = socket.socket(self.listener.family)
+        client.settimeout(PATIENCE)
+        client.connect(self.listener.getsockname())
+        if client.family != socket.AF_UNIX:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client
 
     def head(
         self, first: str = "POST /mcp HTTP/1.1", *more: str, bearer: str = BEARER, length: int | None = None
     ) -> bytes:
-        lines = [first, f"Host: 127.0.0.1:{self.port}", f"Authorization: Bearer {bearer}", *more]
+        host = f"127.0.0.1:{self.port}" if self.port else "localhost"
+        lines = [first, f"Host: {host}", f"Authorization: Bearer {bearer}", *more]
         if length is not None:
             lines.append(f"Content-Length: {length}")
         return "\r\n".join([*lines, "", ""]).encode()
@@ -148,6 +168,44 @@ def read_all(client: socket.socket) -> bytes:
     """Return everything until the end of the stream."""
     pieces = iter(lambda: client.recv(1 << 16), b"")
     return b"".join(pieces)
+
+
+def read_response(client: socket.socket) -> bytes:
+    """Return one response, read to its Content-Length."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = client.recv(1 << 16)
+        assert piece, f"broken off after {data!r}"
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    (length,) = (
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+    )
+    while len(body) < length:
+        piece = client.recv(1 << 16)
+        assert piece, f"broken off after {data!r}"
+        body += piece
+    return head + b"\r\n\r\n" + body
+
+
+def ask(helper: Helper, data: bytes) -> bytes:
+    """Send `data` on a connection of its own and return the one response."""
+    with helper.connect() as client:
+        client.sendall(data)
+        return read_response(client)
+
+
+def status(response: bytes) -> int:
+    return int(response.split(b" ", 2)[1])
+
+
+def code(response: bytes) -> str:
+    """Return the stable code of an answer that the helper made itself; it never holds what is secret."""
+    content: dict[str, Any] = json.loads(response.partition(b"\r\n\r\n")[2])
+    assert TOKEN not in repr(response)
+    assert BEARER not in repr(response)
+    found: str = content["error"]["data"]["code"] if "error" in content else content["code"]
+    return found
 
 
 @contextlib.contextmanager

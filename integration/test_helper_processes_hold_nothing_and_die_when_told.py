@@ -124,7 +124,6 @@ def test_a_helper_whose_spec_never_comes_ends_with_the_channel(zygote: Zygote) -
     [
         (b"{}\n", "malformed message"),
         (b'{"version":2}\n', "malformed message"),
-        (b"{}\n{}\n", "nothing after it"),
     ],
 )
 def test_a_helper_refuses_a_spec_it_does_not_understand(zygote: Zygote, sent: bytes, reason: str) -> None:
@@ -179,14 +178,6 @@ def test_the_keys_of_a_terminal_are_not_for_helpers(zygote: Zygote) -> None:
             assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
-def test_what_follows_the_spec_ends_the_helper(zygote: Zygote) -> None:
-    """The channel carries one line; more is a mistake that must not pass unseen."""
-    with Helper(zygote, REMOTE) as helper:
-        helper.channel.sendall(b"x")
-        assert b"nothing after it" in read_all(helper.channel)
-        assert helper.wait() == 1
-
-
 def test_sigterm_lets_requests_in_flight_finish(zygote: Zygote) -> None:
     """An idle connection is closed, a request gets its answer with Connection: close, and the exit code is 0."""
     requests: list[Exchange] = []
@@ -239,7 +230,7 @@ def test_the_zygote_refuses_nonsense_and_goes_on(zygote: Zygote) -> None:
         assert "malformed" in zygote.answer()[0].error
         cloned, _ = zygote.clone("few", spare.fileno())
         assert cloned.pid is None
-        assert "not 1 descriptors" in cloned.error
+        assert "not 1" in cloned.error
         cloned, _ = zygote.clone("many", *[spare.fileno()] * 9)
         assert cloned.pid is None
         zygote.socket.send(b"x" * 5000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -19,7 +18,7 @@ import pytest
 import pki
 from codingagents.rewrite.specs import HeaderTemplate, LimitsSpec, PinSpec, RemoteSpec
 from codingagents.trust import facts
-from helper_rig import BEARER, TOKEN, Helper, Zygote, closing_children, read_all
+from helper_rig import BEARER, TOKEN, Helper, Zygote, ask, closing_children, code, read_all, read_response, status
 from scripted_upstream import NAME, OK, Exchange, Upstream, answer_ok
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="helpers take UIDs of their own: needs root")
@@ -32,42 +31,6 @@ STRANGER = 58012
 def zygote() -> Iterator[Zygote]:
     with closing_children(), Zygote() as started:
         yield started
-
-
-def ask(helper: Helper, data: bytes) -> bytes:
-    """Send `data` and return the one response, read to its Content-Length."""
-    with helper.connect() as client:
-        client.sendall(data)
-        return read_response(client)
-
-
-def read_response(client: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = client.recv(1 << 16)
-        assert piece, f"broken off after {data!r}"
-        data += piece
-    head, _, body = data.partition(b"\r\n\r\n")
-    (length,) = (
-        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
-    )
-    while len(body) < length:
-        piece = client.recv(1 << 16)
-        assert piece, f"broken off after {data!r}"
-        body += piece
-    return head + b"\r\n\r\n" + body
-
-
-def status(response: bytes) -> int:
-    return int(response.split(b" ", 2)[1])
-
-
-def code(response: bytes) -> str:
-    error: dict[str, Any] = json.loads(response.partition(b"\r\n\r\n")[2])["error"]
-    assert TOKEN not in repr(response)
-    assert BEARER not in repr(response)
-    found: str = error["data"]["code"]
-    return found
 
 
 def test_the_credential_is_attached_and_the_clients_is_not_passed_on(zygote: Zygote) -> None:

@@ -1,8 +1,8 @@
 """ENTRY: one helper process, from its channel to its end: reads the spec, drops everything, serves, drains.
 
-Called in a clone of the zygote (`codingagents.proxies.zygote`), with two descriptors and nothing else. Holds the
-upstream credential in memory only. EOF on the channel ends the process at once; SIGTERM lets requests in flight finish
-first. Decides nothing about requests: `relay`, `gate` and `heads` do.
+Called in a clone of the zygote (`codingagents.proxies.zygote`), with two or three descriptors and nothing else. Holds
+the upstream credential in memory only. EOF on the channel ends the process at once; SIGTERM lets requests in flight
+finish first. Decides nothing about requests: `relay`, `gate` and `heads` do.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ import encodings.idna  # noqa: F401 -- getaddrinfo loads it at the first dial, w
 import os
 import signal
 import socket
-from typing import NoReturn
+import ssl
+from dataclasses import dataclass
 
 import uvloop
 
 from codingagents.proxies import confinement
+from codingagents.proxies.commands import EXIT_FAILED, Commands
 from codingagents.proxies.facts_out import FactsOut
+from codingagents.proxies.listening import tls_context
 from codingagents.proxies.server import Server
-from codingagents.rewrite.specs import HelperSpec
+from codingagents.rewrite.specs import AnyHelperCommand, HelperSpec
 from codingagents.trust import wire
 from codingagents.trust.errors import AgentError, WireError
 from codingagents.trust.facts import Failed, Ready
 from codingagents.trust.selftest import self_test
 
 DRAIN_SECONDS = 5.0
-EXIT_FAILED = 1
 _MAX_REASON = 500
 
 
@@ -36,9 +38,10 @@ def preload() -> None:
 
     Raises `TrustError` where this machine's TLS library does not refuse a wrong pin: no helper may serve then.
     """
-    with contextlib.suppress(WireError):
-        wire.decode(HelperSpec, b"{}")
-    wire.encode(Ready(open_fds=[]))
+    for kind in (HelperSpec, AnyHelperCommand):
+        with contextlib.suppress(WireError):
+            wire.decode(kind, b"{}")
+    wire.encode_lines([Ready(open_fds=[])])
     self_test()
 
 
@@ -59,67 +62,68 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__} at {place}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the supervisor sent until now."""
+
+    spec: HelperSpec
+    rest: wire.LineBuffer  # what may have come of further lines
+    commands: list[bytes]
+
+
 def main(channel: int, listener: int, sock_diag: int | None = None) -> int:
     """Be the helper; return the exit code. Every failure is told on the channel before.
 
     `sock_diag` is a netlink socket of the listener's network namespace, where that is not this process's own.
     """
     try:
-        spec = _read_spec(channel)
-        if spec is None:
+        told = _read_spec(channel)
+        if told is None:
             return 0
+        listen_tls = tls_context(told.spec)
         confinement.assert_nothing_foreign(sock_diag=sock_diag is not None)
-        confinement.drop(spec.uid, spec.gid)
+        confinement.drop(told.spec.uid, told.spec.gid)
+        diag = None if sock_diag is None else socket.socket(fileno=sock_diag)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(spec, socket.socket(fileno=channel), socket.socket(fileno=listener)))
+            sockets = socket.socket(fileno=channel), socket.socket(fileno=listener)
+            runner.run(_serve(told, *sockets, listen_tls=listen_tls, sock_diag=diag))
     except Exception as error:  # the last place that can say why
         report_failure(channel, error)
         return EXIT_FAILED
     return 0
 
 
-def _read_spec(channel: int) -> HelperSpec | None:
-    """Return the spec, or None where the supervisor went away before it sent one."""
+def _read_spec(channel: int) -> _Told | None:
+    """Return the spec and what came with it, or None where the supervisor went away before it sent one."""
     lines = wire.LineBuffer()
     while data := os.read(channel, 1 << 16):
-        match lines.feed(data):
-            case []:
-                continue
-            case [line]:
-                spec: HelperSpec = wire.decode(HelperSpec, line)
-                return spec
-            case _:
-                raise WireError("the channel carries one spec, and nothing after it")
+        complete = lines.feed(data)
+        if complete:
+            spec: HelperSpec = wire.decode(HelperSpec, complete[0])
+            return _Told(spec, lines, complete[1:])
     return None
 
 
-async def _serve(spec: HelperSpec, channel: socket.socket, listener: socket.socket) -> None:
+async def _serve(
+    told: _Told,
+    channel: socket.socket,
+    listener: socket.socket,
+    *,
+    listen_tls: ssl.SSLContext | None,
+    sock_diag: socket.socket | None,
+) -> None:
     loop = asyncio.get_running_loop()
     channel.setblocking(False)
     facts = FactsOut(loop, channel)
-    loop.add_reader(channel, _channel_readable, channel)
     terminated = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, terminated.set)
-    server = Server(loop, spec, facts)
+    server = Server(loop, told.spec, facts, listen_tls=listen_tls, sock_diag=sock_diag)
     await server.start(listener)
-    facts.put(Ready(open_fds=[f"{number} {target}" for number, target in confinement.open_descriptors().items()]))
+    listing = confinement.open_descriptors()
+    facts.put(Ready(open_fds=[f"{number} {target}" for number, target in listing.items()]))
+    commands = Commands(channel, told.rest, server, facts, os._exit)
+    commands.obey(told.commands)
+    loop.add_reader(channel, commands.readable)
     await terminated.wait()
     await server.drain(DRAIN_SECONDS)
     facts.flush()
-
-
-def _channel_readable(channel: socket.socket) -> None:
-    """End the process: at EOF as asked, at anything else because nothing may follow the spec."""
-    try:
-        data = channel.recv(1)
-    except BlockingIOError:
-        return
-    except ConnectionError:
-        data = b""
-    if data:
-        report_failure(channel.fileno(), WireError("the channel carries one spec, and nothing after it"))
-    _end(EXIT_FAILED if data else 0)
-
-
-def _end(status: int) -> NoReturn:
-    os._exit(status)

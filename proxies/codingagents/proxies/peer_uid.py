@@ -1,10 +1,10 @@
-"""SHELL: who is at the other end of a loopback TCP connection, as the kernel tells it. The parsing is pure.
+"""SHELL: who is at the other end of a local connection, as the kernel tells it. The parsing is pure.
 
-NETLINK_SOCK_DIAG (sock_diag(7)) is asked for the *client's* socket. The kernel answers inside the sendto call, so the
-answer is there when it returns, and one that is not there counts as a refusal. Only an established socket that still
-belongs to a process has an owner to speak of: the kernel reports UID 0 and inode 0 for one whose process has closed
-it, so every other state is refused, root or not. An answer holds for the network namespace that the netlink socket was
-opened in.
+For loopback TCP, NETLINK_SOCK_DIAG (sock_diag(7)) is asked for the *client's* socket. The kernel answers inside the
+sendto call, so the answer is there when it returns, and one that is not there counts as a refusal. Only an established
+socket that still belongs to a process has an owner to speak of: the kernel reports UID 0 and inode 0 for one whose
+process has closed it, so every other state is refused, root or not. An answer holds for the network namespace that the
+netlink socket was opened in.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _TAIL = struct.Struct("=IIIII")
 _SOCKID_BYTES = 48
 _ADDRESS_BYTES = 16
 _MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2: how an IPv6 socket calls an IPv4 address
+
+_UCRED = struct.Struct("=iII")  # pid, uid, gid
 
 Address = tuple[str, int]
 
@@ -125,3 +127,9 @@ class PeerUid:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def unix_peer(connection: socket.socket) -> int:
+    """Return the UID that connected the other end of a unix socket, unix(7) SO_PEERCRED; it was taken at connect(2)."""
+    _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(uid)

@@ -1,4 +1,4 @@
-"""SHELL: the helper's listening side: accepts clients, gives each a `Relay`, executes what it decides.
+"""SHELL: the helper's listening side: its clients, their number, their deadlines, and what they share.
 
 No decision about content here. One timer for all connections: relays say when they want to be looked at (`deadline`).
 """
@@ -8,52 +8,71 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Mapping
 
+from codingagents.proxies.clients import Client, PlainClient, TlsClient
 from codingagents.proxies.facts_out import FactsOut
-from codingagents.proxies.peer_uid import Address, PeerUid, allowed
-from codingagents.proxies.relay import HEAD_SECONDS, Relay
+from codingagents.proxies.listening import Peers, listen
+from codingagents.proxies.relay import HEAD_SECONDS
 from codingagents.proxies.relay_config import relay_config, rules_of
-from codingagents.proxies.upstream import Connection, DialFailed, Upstream
+from codingagents.proxies.upstream import Upstream
 from codingagents.rewrite.specs import HelperSpec, TlsSpec
-from codingagents.trust.answers import render
 from codingagents.trust.context import PinnedContext, pinned_context
-from codingagents.trust.facts import AnyFact, Refused
+from codingagents.trust.errors import ConfigError
+from codingagents.trust.facts import Pong
+from codingagents.trust.vocabulary import Secret
 
-_BACKLOG = 512
 _SWEEP_SECONDS = 5.0  # the resolution of idle deadlines, where no shorter limit is set
 
 
 class Server:
-    """The helper's socket and everything behind it."""
+    """The helper's socket and everything behind it. Is the `House` of its clients."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, spec: HelperSpec, out: FactsOut) -> None:
-        """Prepare all that can fail (`ConfigError`, `TrustError`) before the first client."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        spec: HelperSpec,
+        out: FactsOut,
+        *,
+        listen_tls: ssl.SSLContext | None = None,
+        sock_diag: socket.socket | None = None,
+    ) -> None:
+        """Prepare all that can fail (`ConfigError`, `TrustError`) before the first client.
+
+        `listen_tls` makes the listener one of https; `sock_diag` as in `peer_uid.PeerUid`.
+        """
         remote = spec.remote
         self.loop = loop
-        self.facts = out
+        self.out = out
         self._limits = remote.limits
-        self._agent_uid = spec.agent_uid
-        self._context = None if remote.tls is None else _context(remote.tls)
+        self._secret_names = spec.secrets.keys()
+        self._listen = remote.listen
+        self._listen_tls = listen_tls
+        context = None if remote.tls is None else _context(remote.tls)
         # Root is nobody to be kept from a secret, and no session's agent.
         keep_from = spec.agent_uid if spec.secrets and spec.agent_uid else None
-        self.upstream = Upstream(loop, remote, self._context, out, keep_from=keep_from)
+        self.upstream = Upstream(loop, remote, context, out, keep_from=keep_from)
+        self.buffer = self.upstream.buffer
         self.config = relay_config(spec, time.time, lambda: self.upstream.close_idle(all_of_them=True))
-        self._peers = PeerUid() if self.config.gate.wants_uid else None
-        self._clients: set[_Client] = set()
+        self._peers = Peers(spec, sock_diag) if self.config.gate.wants_uid else None
+        self._clients: set[Client] = set()
         self._all_gone = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._sweep_seconds = min(_SWEEP_SECONDS, HEAD_SECONDS / 4, remote.limits.idle_seconds / 4)
         self._sweeping = False
 
     async def start(self, listener: socket.socket) -> None:
-        """Accept from now on."""
-        self._server = await self.loop.create_server(lambda: _Client(self), sock=listener, backlog=_BACKLOG)
+        """Accept from now on; `ConfigError` where `listener` is not of the kind that was specified."""
+        client = PlainClient if self._listen_tls is None else TlsClient
+        self._server = await listen(self.loop, listener, lambda: client(self), self._listen, self._listen_tls)
 
     async def drain(self, seconds: float) -> None:
-        """Accept no more, let what is in flight finish within `seconds`, then break off the rest."""
+        """Accept no more, let what is in flight finish within `seconds`, then break off the rest.
+
+        The listener lives on in the supervisor: who connects from now on waits there for the next helper.
+        """
         if self._server is not None:
             self._server.close()
         for client in list(self._clients):
@@ -65,7 +84,29 @@ class Server:
             client.relay.client_closed()
         self.upstream.close_idle(all_of_them=True)
 
-    def admit(self, client: _Client) -> bool:
+    def renew(self, secrets: Mapping[str, Secret]) -> None:
+        """Attach new values from the next request on, on connections that never carried the former ones.
+
+        Raises `ConfigError` where they are unfit; then nothing changes.
+        """
+        if secrets.keys() != self._secret_names:
+            raise ConfigError("secrets are renewed under the names that the helper was started with")
+        self.config.attachment.renew(secrets)
+        self.upstream.begin_epoch()
+
+    def pong(self, number: int) -> Pong:
+        """Return the counts of now, as the answer to ping `number`."""
+        health = self.out.health()
+        return Pong(
+            number=number,
+            connections=len(self._clients),
+            upstream_connections=self.upstream.open,
+            requests=health.requests,
+            errors=health.errors,
+            refused=health.refused,
+        )
+
+    def admit(self, client: Client) -> bool:
         """Count `client` in, or say that there are too many."""
         if len(self._clients) >= self._limits.connections and not self._make_room(client):
             return False
@@ -76,7 +117,7 @@ class Server:
             self.loop.call_later(self._sweep_seconds, self._sweep)
         return True
 
-    def _make_room(self, newcomer: _Client) -> bool:
+    def _make_room(self, newcomer: Client) -> bool:
         """Drop what other users opened, where there is no room for the agent: anybody on the machine can connect."""
         if self._peers is None or not newcomer.peer()[0]:
             return False
@@ -85,7 +126,7 @@ class Server:
             self.discharge(client)
         return len(self._clients) < self._limits.connections
 
-    def discharge(self, client: _Client) -> None:
+    def discharge(self, client: Client) -> None:
         """Count `client` out."""
         self._clients.discard(client)
         if not self._clients:
@@ -100,74 +141,9 @@ class Server:
         if self._sweeping:
             self.loop.call_later(self._sweep_seconds, self._sweep)
 
-    def peer(self, client: Address | None, server: Address | None) -> tuple[bool, int | None]:
-        """Ask the kernel who `client` is; without an address it is gone already."""
-        owner = self._peers.owner(client, server) if self._peers and client and server else None
-        return allowed(owner, self._agent_uid), None if owner is None or not owner.inode else owner.uid
-
-
-class _Client(asyncio.Protocol):
-    """One client connection. Is the relay's `Surroundings`; its `ClientEnd` is the transport itself."""
-
-    relay: Relay
-    emit: Callable[[AnyFact], None]
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._dial: asyncio.Task[None] | None = None
-        self._admitted = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's derive from no class of asyncio
-        self.emit = self._server.facts.put
-        self.relay = Relay(self._server.config, self._transport, self, self._server.loop.time)
-        self._admitted = self._server.admit(self)
-        if not self._admitted:
-            self.emit(Refused(reason="too_many_connections", peer_user_id=None))
-            self._transport.write(render("too_many_connections", self._server.config.server, close=True))
-            self._transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        if self._admitted:
-            self.relay.client_data(data)
-
-    def eof_received(self) -> None:
-        self.relay.client_closed()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.relay.client_closed()
-        self._server.discharge(self)
-
-    def pause_writing(self) -> None:
-        self.relay.client_full(True)
-
-    def resume_writing(self) -> None:
-        self.relay.client_full(False)
-
-    def peer(self) -> tuple[bool, int | None]:
-        return self._server.peer(self._transport.get_extra_info("peername"), self._transport.get_extra_info("sockname"))
-
-    def connect(self, *, fresh: bool) -> Connection | None:
-        connection = None if fresh else self._server.upstream.take()
-        if connection is None:
-            self._dial = self._server.loop.create_task(self._dial_for_relay())
-        else:
-            connection.owner = self.relay
-        return connection
-
-    async def _dial_for_relay(self) -> None:
-        try:
-            connection = await self._server.upstream.dial()
-        except DialFailed as failure:
-            self.relay.upstream_failed(failure.code)
-            return
-        connection.owner = self.relay
-        self.relay.upstream_ready(connection)
-
-    def cancel_connect(self) -> None:
-        if self._dial is not None:
-            self._dial.cancel()
-            self._dial = None
+    def look(self, transport: asyncio.Transport) -> tuple[bool, int | None]:
+        """Return (allowed, UID) of a peer as the kernel tells it now."""
+        return self._peers.look(transport) if self._peers is not None else (False, None)
 
 
 def _context(tls: TlsSpec) -> PinnedContext:

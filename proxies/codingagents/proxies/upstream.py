@@ -1,153 +1,34 @@
-"""SHELL: connections to one upstream: resolves, dials the address that was judged, checks trust, keeps idle ones.
+"""SHELL: the connections of one helper to its upstream: checks trust before a relay gets one, and keeps idle ones.
 
 A connection whose path was not accepted never exists for the relay: the handshake itself fails (`trust.context`),
-before any byte of a request. Does not parse HTTP and never repeats a request. Every failure is one `DialFailed` with a
-code of `answers.ANSWERS`, and one fact.
+before any byte of a request. Idle connections are kept for the trust epoch they were made in. Their number is not
+limited: every client has at most one, and clients are. Never repeats a request. Every failure is one `DialFailed` with
+a code of `answers.ANSWERS`, and one fact.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
-import select
 import socket
 import ssl
-from typing import Protocol, cast
+from collections.abc import Callable
+from typing import cast
 
-from codingagents.proxies.addresses import Reach, may_dial, split_host_port
+from codingagents.proxies.addresses import Reach, split_host_port
+from codingagents.proxies.connection import Connection
+from codingagents.proxies.dial import DialFailed, Target, connected
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.peer_uid import PeerUid
 from codingagents.rewrite.specs import RemoteSpec
 from codingagents.trust import facts
 from codingagents.trust.context import PinnedContext, pin_match
+from codingagents.trust.errors import ConfigError
 from codingagents.trust.pins import PinMismatchError
 
-MAX_AGE_SECONDS = 600.0  # of a connection: trust is looked at anew at least so often
-# Servers of MCP SDKs close idle connections after 5 s (uvicorn, Node), and a POST that meets the close cannot be
-# repeated.
-IDLE_SECONDS = 4.0
 _ACCEPT_SECONDS = 0.001  # between two looks at whether the server has accepted
-_QUIET_SECONDS = 0.05  # idle for longer: look for an end of stream that the loop has not come to yet
 _BUFFER_BYTES = 256 * 1024  # as much as uvloop takes off a socket at once
-_MAX_DETAIL = 200
-
-
-class DialFailed(Exception):  # noqa: N818 -- an outcome with a code, not an error of ours
-    """No connection; `code` is a key of `answers.ANSWERS`, `detail` is for the record and holds no secret."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        """Fail for `code`."""
-        super().__init__(code)
-        self.code = code
-        self.detail = detail[:_MAX_DETAIL]
-
-
-class Owner(Protocol):
-    """Who uses a connection now: a relay."""
-
-    def upstream_data(self, data: bytes) -> None:
-        """Take data."""
-
-    def upstream_closed(self, *, clean: bool) -> None:
-        """Take the end of the stream; the connection is no longer the owner's."""
-
-    def upstream_full(self, full: bool) -> None:
-        """Take note that sending does not, or does again, keep up."""
-
-
-class Connection(asyncio.BufferedProtocol):
-    """One upstream connection; between two owners it lies in the pool. Is the relay's `UpstreamEnd`.
-
-    A buffered protocol, because for a plain one uvloop lets OpenSSL read into a new 256 KiB object each time, which the
-    allocator maps, shrinks and unmaps: three system calls and a page fault for every response.
-    """
-
-    def __init__(self, upstream: Upstream) -> None:
-        """Belong to `upstream`, which trusts it after the handshake."""
-        self._upstream = upstream
-        self._ended = False
-        self.owner: Owner | None = None
-        self.trusted = False
-        self.reused = False
-        self.born = upstream.now()
-        self.idle_since = self.born
-        self.idle_seconds = IDLE_SECONDS
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport, after the handshake."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's derive from no class of asyncio
-        self.write = self.transport.write
-        self.pause_reading = self.transport.pause_reading
-        self.resume_reading = self.transport.resume_reading
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Return the buffer of all connections: what is read into it is taken out before the next one reads."""
-        return self._upstream.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Pass data to the owner; nobody asked for what comes without one."""
-        if self.owner is not None:
-            self.owner.upstream_data(self._upstream.buffer[:nbytes].tobytes())
-        else:
-            self.close()
-
-    def eof_received(self) -> None:
-        """Take an end of stream in order; the transport then closes itself.
-
-        Over TLS it is the close alert: uvloop does not call this for a bare end of the TCP stream, which anybody on the
-        way could have made.
-        """
-        self._end(clean=True)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take the loss of the connection."""
-        self._end(clean=False)
-
-    def _end(self, *, clean: bool) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        owner, self.owner = self.owner, None
-        if owner is not None:
-            owner.upstream_closed(clean=clean)
-        else:
-            self._upstream.forget(self)
-
-    def pause_writing(self) -> None:
-        """Pass back-pressure to the owner."""
-        if self.owner is not None:
-            self.owner.upstream_full(True)
-
-    def resume_writing(self) -> None:
-        """Pass the end of back-pressure to the owner."""
-        if self.owner is not None:
-            self.owner.upstream_full(False)
-
-    def release(self, idle_seconds: int | None) -> None:
-        """Give the connection back; the server may have said for how long it keeps it."""
-        self.owner = None
-        self.reused = True
-        if idle_seconds is not None:
-            self.idle_seconds = idle_seconds - 1.0
-        self._upstream.keep(self)
-
-    def close(self) -> None:
-        """End the connection at once: what the server still does for it is cancelled."""
-        self.owner = None
-        self._ended = True
-        self._upstream.forget(self)
-        self.transport.abort()
-
-    def usable(self, now: float) -> bool:
-        """Say whether a request may be sent on this idle connection."""
-        idle = now - self.idle_since
-        if self.transport.is_closing() or now - self.born > MAX_AGE_SECONDS or idle > self.idle_seconds:
-            return False
-        if idle < _QUIET_SECONDS:
-            return True
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
 
 
 class Upstream:
@@ -161,11 +42,15 @@ class Upstream:
         out: FactsOut,
         *,
         keep_from: int | None = None,
+        now: Callable[[], float] | None = None,
     ) -> None:
         """Dial `remote`; `context` is None only for plain HTTP, which then reaches loopback addresses only.
 
-        There a server that runs as the UID `keep_from` is refused: no pin shows who holds a loopback port.
+        There a server that runs as the UID `keep_from` is refused: no pin shows who holds a loopback port. `now` is the
+        clock of ages, in seconds; the loop's own where none is given.
         """
+        if context is None and remote.proxy is not None:
+            raise ConfigError(f"[mcp_servers.{remote.name}] proxy goes with https only")
         self._loop = loop
         self._remote = remote
         self._context = context
@@ -174,41 +59,57 @@ class Upstream:
         self._peers = PeerUid() if context is None and keep_from is not None else None
         self._idle: list[Connection] = []
         self.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages exist once they are used, unlike a bytearray's
-        self.now = loop.time
-        if remote.connect_to is None:
-            self._host, self._port = remote.host, remote.port
-        else:
-            self._host, self._port = split_host_port(remote.connect_to)
-        self._reach: Reach = "public"
+        self.now = now or loop.time
+        self.epoch = 0
+        self.open = 0  # connections that stand, idle ones included
+        reach: Reach = "public"
         if context is None:
-            self._reach = "loopback"
+            reach = "loopback"
         elif remote.allow_private or remote.connect_to is not None:
-            self._reach = "any"
+            reach = "any"
+        host, port = (remote.host, remote.port) if remote.connect_to is None else split_host_port(remote.connect_to)
+        self._target = Target(host, port, reach, remote.proxy)
 
     def take(self) -> Connection | None:
         """Return an idle connection that may be used, the latest first, or None."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable(self.now()):
+            if connection.usable():
                 return connection
             connection.close()
         return None
 
+    def opened(self, connection: Connection) -> None:
+        """Count a connection in."""
+        self.open += 1
+
+    def lost(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self.open -= 1
+
     def keep(self, connection: Connection) -> None:
         """Take back a connection that is between requests."""
+        if connection.epoch != self.epoch:
+            connection.close()
+            return
         connection.idle_since = self.now()
         self._idle.append(connection)
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection from the idle ones."""
-        if connection in self._idle:
+        with contextlib.suppress(ValueError):
             self._idle.remove(connection)
 
     def close_idle(self, *, all_of_them: bool = False) -> None:
         """Close the idle connections that may not be used again."""
         for connection in list(self._idle):
-            if all_of_them or not connection.usable(self.now()):
+            if all_of_them or not connection.usable():
                 connection.close()
+
+    def begin_epoch(self) -> None:
+        """Use no connection again that was made before now; those that are in use finish what they do."""
+        self.epoch += 1
+        self.close_idle(all_of_them=True)
 
     async def dial(self) -> Connection:
         """Return a fresh, trusted connection within connect_seconds, or raise `DialFailed`, which was reported then."""
@@ -228,65 +129,59 @@ class Upstream:
             self._facts.put(facts.UpstreamFailed(error_type=failure.code, detail=failure.detail))
 
     async def _dial(self) -> Connection:
-        failure = DialFailed("address_refused", f"{self._host} resolves to no address that may be dialed")
-        for address in await self._resolve():
-            if not may_dial(address, self._reach):
-                continue
-            try:
-                return await self._connect(address)
-            except ssl.SSLError as error:
-                raise self._distrust(address, error) from None
-            except OSError as error:
-                reason = error.strerror or type(error).__name__
-                failure = DialFailed("connect_failed", f"{address} port {self._port}: {reason}")
-        raise failure
-
-    async def _resolve(self) -> list[str]:
+        raw, name = await connected(self._loop, self._target)
         try:
-            found = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError) as error:
-            raise DialFailed("dns_failed", f"{self._host}: {error}") from None
-        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+            connection = await (self._plain(raw, name) if self._context is None else self._secured(raw, self._context))
+        except ssl.SSLError as error:
+            raw.close()
+            raise self._distrust(name, error) from None
+        except OSError as error:
+            raw.close()
+            reason = error.strerror or type(error).__name__
+            raise DialFailed("connect_failed", f"{name}: {reason}") from None
+        except BaseException:
+            raw.close()
+            raise
+        if connection.ended:
+            raise DialFailed("connect_failed", f"{name}: closed, or sent something, before anything was asked")
+        return connection
 
-    async def _connect(self, address: str) -> Connection:
-        if self._context is None:
-            _, connection = await self._loop.create_connection(lambda: Connection(self), address, self._port)
-            if self._peers is not None:
-                try:
-                    await self._look_at_server(connection, self._peers)
-                except BaseException:
-                    connection.close()
-                    raise
-            connection.trusted = True  # there is nothing to pin: the configuration allowed plain HTTP to this machine
-            return connection
+    async def _plain(self, raw: socket.socket, name: str) -> Connection:
+        _, connection = await self._loop.create_connection(lambda: Connection(self), sock=raw)
+        if self._peers is not None:
+            try:
+                await self._look_at_server(connection, name, self._peers)
+            except BaseException:
+                connection.close()
+                raise
+        connection.trusted = True  # there is nothing to pin: the configuration allowed plain HTTP to this machine
+        return connection
+
+    async def _secured(self, raw: socket.socket, context: PinnedContext) -> Connection:
         tls = self._remote.tls
         assert tls is not None
         transport, connection = await self._loop.create_connection(
-            lambda: Connection(self), address, self._port, ssl=self._context, server_hostname=tls.server_name
+            lambda: Connection(self), sock=raw, ssl=context, server_hostname=tls.server_name
         )
         match = pin_match(cast("ssl.SSLObject", transport.get_extra_info("ssl_object")))
-        connection.trusted = self._context.pinning.allows_credential(match)
+        connection.trusted = context.pinning.allows_credential(match)
         return connection
 
-    async def _look_at_server(self, connection: Connection, peers: PeerUid) -> None:
-        there, here = (connection.transport.get_extra_info(name)[:2] for name in ("peername", "sockname"))
+    async def _look_at_server(self, connection: Connection, name: str, peers: PeerUid) -> None:
+        there, here = (connection.transport.get_extra_info(each)[:2] for each in ("peername", "sockname"))
         # Until it is accepted it is nobody's, and whoever waits with that must not be sent anything meanwhile.
         while (owner := peers.owner(there, here)) is not None and owner.established and not owner.inode:  # noqa: ASYNC110 -- the kernel announces nothing
             await asyncio.sleep(_ACCEPT_SECONDS)
         if owner is None or not owner.established:
-            raise DialFailed("connect_failed", f"{there[0]} port {there[1]}: closed before anything was sent")
+            raise DialFailed("connect_failed", f"{name}: closed before anything was sent")
         if owner.uid == self._keep_from:
-            raise DialFailed("server_is_agent", f"{there[0]} port {there[1]} is held by UID {owner.uid}, the agent's")
+            raise DialFailed("server_is_agent", f"{name} is held by UID {owner.uid}, the agent's")
 
-    def _distrust(self, address: str, error: ssl.SSLError) -> DialFailed:
+    def _distrust(self, name: str, error: ssl.SSLError) -> DialFailed:
         mismatch = error.__cause__
         if isinstance(mismatch, PinMismatchError):
-            self._facts.put(
-                facts.PinMismatch(
-                    address=f"{address} port {self._port}", expected=list(mismatch.expected), seen=list(mismatch.seen)
-                )
-            )
+            self._facts.put(facts.PinMismatch(address=name, expected=list(mismatch.expected), seen=list(mismatch.seen)))
             return DialFailed("pin_mismatch", "")
         if isinstance(error, ssl.SSLCertVerificationError):
-            return DialFailed("tls_untrusted", f"{address}: {error.verify_message or error.reason}")
-        return DialFailed("tls_failed", f"{address}: {error.reason or type(error).__name__}")
+            return DialFailed("tls_untrusted", f"{name}: {error.verify_message or error.reason}")
+        return DialFailed("tls_failed", f"{name}: {error.reason or type(error).__name__}")

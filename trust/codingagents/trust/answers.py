@@ -31,6 +31,7 @@ _RAISE = "raise the limit in [mcp_servers.{server}.limits], or send less"
 _SENDER = "the client does not speak HTTP/1.1 as RFC 9112 demands; use another client or report this"
 _CONFIG = "use the URL and the headers that the rewritten client configuration holds"
 _NETWORK = "check the server's address and that this machine can reach it"
+_PROXY = "check proxy in [mcp_servers.{server}], and that it allows CONNECT to the server's host and port"
 _SERVER = "report this to whoever runs the server"
 _PRIVATE = "set allow_private = true or connect_to in [mcp_servers.{server}] if this is meant"
 _URL = "put the final URL into config.toml"
@@ -73,6 +74,8 @@ ANSWERS: dict[str, Answer] = {
     "address_refused": Answer(502, _UPSTREAM, "the server's address is not a public one", _PRIVATE),
     "connect_failed": Answer(502, _UPSTREAM, "the server cannot be reached", _NETWORK),
     "connect_timeout": Answer(504, _UPSTREAM, "the server took no connection within connect_seconds", _NETWORK),
+    "proxy_failed": Answer(502, _UPSTREAM, "the HTTP proxy cannot be reached or does not speak CONNECT", _PROXY),
+    "proxy_refused": Answer(502, _UPSTREAM, "the HTTP proxy makes no tunnel to the server", _PROXY),
     "upstream_timeout": Answer(504, _UPSTREAM, "the server sent nothing for idle_seconds", _SERVER),
     "upstream_closed": Answer(
         502,

@@ -1,0 +1,151 @@
+"""SHELL: one client connection as an asyncio protocol: gives what comes to its `Relay`, does what that decides.
+
+Is the relay's `Surroundings`; its `ClientEnd` is the transport itself, or a thin cover over one of TLS. No decision
+about content here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from codingagents.proxies.connection import Connection
+from codingagents.proxies.dial import DialFailed
+from codingagents.proxies.facts_out import FactsOut
+from codingagents.proxies.relay import Relay
+from codingagents.proxies.surroundings import ClientEnd, RelayConfig
+from codingagents.proxies.upstream import Upstream
+from codingagents.trust.answers import render
+from codingagents.trust.facts import AnyFact, Refused
+
+
+class House(Protocol):
+    """What all clients of one helper share: its server."""
+
+    loop: asyncio.AbstractEventLoop
+    config: RelayConfig
+    upstream: Upstream
+    buffer: memoryview
+    out: FactsOut
+
+    def admit(self, client: Client) -> bool:
+        """Count `client` in, or say that there are too many."""
+
+    def discharge(self, client: Client) -> None:
+        """Count `client` out."""
+
+    def look(self, transport: asyncio.Transport) -> tuple[bool, int | None]:
+        """Return (allowed, UID) of a peer."""
+
+
+class Client(asyncio.BaseProtocol):
+    """One client connection; `PlainClient` and `TlsClient` differ in how data comes."""
+
+    relay: Relay
+    emit: Callable[[AnyFact], None]
+
+    def __init__(self, house: House) -> None:
+        """Belong to `house`."""
+        self._house = house
+        self._dial: asyncio.Task[None] | None = None
+        self._admitted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport, after the handshake where there is one."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's derive from no class of asyncio
+        self.emit = self._house.out.put
+        end = self._end(self._transport)
+        self.relay = Relay(self._house.config, end, self, self._house.loop.time)
+        self._admitted = self._house.admit(self)
+        if not self._admitted:
+            self.emit(Refused(reason="too_many_connections", peer_user_id=None))
+            end.write(render("too_many_connections", self._house.config.server, close=True))
+            end.close()
+
+    def _end(self, transport: asyncio.Transport) -> ClientEnd:
+        return transport
+
+    def eof_received(self) -> None:
+        """Take the client's end of stream."""
+        self.relay.client_closed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take the loss of the connection."""
+        self.relay.client_closed()
+        self._house.discharge(self)
+
+    def pause_writing(self) -> None:
+        """Pass back-pressure to the relay."""
+        self.relay.client_full(True)
+
+    def resume_writing(self) -> None:
+        """Pass the end of back-pressure to the relay."""
+        self.relay.client_full(False)
+
+    def peer(self) -> tuple[bool, int | None]:
+        """Ask the kernel who the client is."""
+        return self._house.look(self._transport)
+
+    def connect(self, *, fresh: bool) -> Connection | None:
+        """Return an idle connection, or begin to make one."""
+        connection = None if fresh else self._house.upstream.take()
+        if connection is None:
+            self._dial = self._house.loop.create_task(self._dial_for_relay())
+        else:
+            connection.owner = self.relay
+        return connection
+
+    async def _dial_for_relay(self) -> None:
+        try:
+            connection = await self._house.upstream.dial()
+        except DialFailed as failure:
+            self.relay.upstream_failed(failure.code)
+            return
+        connection.owner = self.relay
+        self.relay.upstream_ready(connection)
+
+    def cancel_connect(self) -> None:
+        """Stop making a connection."""
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+
+
+class PlainClient(Client, asyncio.Protocol):
+    """A client on TCP or on a unix socket."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take data."""
+        if self._admitted:
+            self.relay.client_data(data)
+
+
+class TlsClient(Client, asyncio.BufferedProtocol):
+    """A client over TLS; buffered for the reason that `connection.Connection` is."""
+
+    def _end(self, transport: asyncio.Transport) -> ClientEnd:
+        return _TlsEnd(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the buffer of all connections: what is read into it is taken out before the next one reads."""
+        return self._house.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take data."""
+        if self._admitted:
+            self.relay.client_data(self._house.buffer[:nbytes].tobytes())
+
+
+class _TlsEnd:
+    """A TLS transport as `ClientEnd`. It has no half-closed state: a client that lingers reads until it is closed."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.write = transport.write
+        self.close = transport.close
+        self.abort = transport.abort
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def write_eof(self) -> None:
+        """Do nothing: every answer that is followed by this says `Connection: close` and how long it is."""

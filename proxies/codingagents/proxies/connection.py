@@ -1,0 +1,160 @@
+"""SHELL: one upstream connection: an asyncio protocol that is the relay's `UpstreamEnd`, and lies in a pool in between.
+
+Whether it is trusted was decided before a relay gets it (`upstream`); whether it may be used again is said here, from
+its age, its idle time, its epoch and what the kernel knows of it. Does not parse HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import Protocol, cast
+
+MAX_AGE_SECONDS = 600.0  # of a connection that takes a request: trust and address are looked at anew at least so often
+# Servers of MCP SDKs close idle connections after 5 s (uvicorn, Node), and a POST that meets the close cannot be
+# repeated.
+IDLE_SECONDS = 4.0
+_QUIET_SECONDS = 0.005  # idle for longer: look for an end of stream that the loop has not come to yet
+
+
+class Owner(Protocol):
+    """Who uses a connection now: a relay."""
+
+    def upstream_data(self, data: bytes) -> None:
+        """Take data."""
+
+    def upstream_closed(self, *, clean: bool) -> None:
+        """Take the end of the stream; the connection is no longer the owner's."""
+
+    def upstream_full(self, full: bool) -> None:
+        """Take note that sending does not, or does again, keep up."""
+
+
+class Home(Protocol):
+    """Who keeps connections: the pool."""
+
+    buffer: memoryview
+    epoch: int
+
+    def now(self) -> float:
+        """Return the loop's time."""
+
+    def opened(self, connection: Connection) -> None:
+        """Take note of a connection that stands."""
+
+    def keep(self, connection: Connection) -> None:
+        """Take a connection that is between requests."""
+
+    def forget(self, connection: Connection) -> None:
+        """Keep a connection no longer that cannot be used."""
+
+    def lost(self, connection: Connection) -> None:
+        """Take note that a connection that stood is gone."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One upstream connection. Is the relay's `UpstreamEnd`.
+
+    A buffered protocol, because for a plain one uvloop lets OpenSSL read into a new 256 KiB object each time, which the
+    allocator maps, shrinks and unmaps: three system calls and a page fault for every response.
+    """
+
+    def __init__(self, home: Home) -> None:
+        """Belong to `home`, and to its epoch of now."""
+        self._home = home
+        self._buffer = home.buffer
+        self.ended = False  # nothing comes any more: no owner will hear of its end
+        self.epoch = home.epoch
+        self.owner: Owner | None = None
+        self.trusted = False
+        self.reused = False
+        self.born = home.now()
+        self.idle_since = self.born
+        self.idle_seconds = IDLE_SECONDS
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport, after the handshake."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's derive from no class of asyncio
+        self.write = self.transport.write
+        self.pause_reading = self.transport.pause_reading
+        self.resume_reading = self.transport.resume_reading
+        self._home.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the buffer of all connections: what is read into it is taken out before the next one reads."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass data to the owner; nobody asked for what comes without one."""
+        if self.owner is not None:
+            self.owner.upstream_data(self._buffer[:nbytes].tobytes())
+        else:
+            self.close()
+
+    def eof_received(self) -> None:
+        """Take an end of stream in order; the transport then closes itself.
+
+        Over TLS it is the close alert: uvloop does not call this for a bare end of the TCP stream, which anybody on the
+        way could have made.
+        """
+        self._end(clean=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take the loss of the connection."""
+        self._home.lost(self)
+        self._end(clean=False)
+
+    def _end(self, *, clean: bool) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            owner.upstream_closed(clean=clean)
+        else:
+            self._home.forget(self)
+
+    def pause_writing(self) -> None:
+        """Pass back-pressure to the owner."""
+        if self.owner is not None:
+            self.owner.upstream_full(True)
+
+    def resume_writing(self) -> None:
+        """Pass the end of back-pressure to the owner."""
+        if self.owner is not None:
+            self.owner.upstream_full(False)
+
+    def release(self, idle_seconds: int | None) -> None:
+        """Give the connection back; the server may have said for how long it keeps it."""
+        self.owner = None
+        self.reused = True
+        if idle_seconds is not None:
+            self.idle_seconds = idle_seconds - 1.0
+        self._home.keep(self)
+
+    def close(self) -> None:
+        """End the connection at once: what the server still does for it is cancelled."""
+        self.owner = None
+        self.ended = True
+        self._home.forget(self)
+        self.transport.abort()
+
+    def usable(self) -> bool:
+        """Say whether a request may be sent on this idle connection."""
+        now = self._home.now()
+        idle = now - self.idle_since
+        if (
+            self.ended
+            or self.epoch != self._home.epoch
+            or self.transport.is_closing()
+            or now - self.born > MAX_AGE_SECONDS
+            or idle > self.idle_seconds
+        ):
+            return False
+        return idle < _QUIET_SECONDS or not self._readable()
+
+    def _readable(self) -> bool:
+        """Ask the kernel: what can be read now is an end of stream, or data that nobody asked for."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+        return bool(poll.poll(0))

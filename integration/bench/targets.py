@@ -152,12 +152,12 @@ def _envoy(upstream: Upstream, port: int) -> dict[str, Any]:
         "trusted_ca": {"filename": str(upstream.root_file)},
         "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": HOST}}],
     }
-    tls = {"@type": f"{types}.transport_sockets.tls.v3.UpstreamTlsContext", "sni": HOST}
+    tls: dict[str, Any] = {"@type": f"{types}.transport_sockets.tls.v3.UpstreamTlsContext", "sni": HOST}
     tls["common_tls_context"] = {
         "validation_context": trust,
         "alpn_protocols": ["http/1.1"],
         "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},  # a client's is 1.2 by default
-    }  # type: ignore[assignment] # JSON
+    }
     cluster = {
         "name": "up",
         "type": "STATIC",

@@ -14,6 +14,7 @@ usage: coding-agents COMMAND [ARGUMENT…]
   init [--session DIR] [--] COMMAND…   run COMMAND as a container's init, or supervise a session
   doctor [--json] [--verify]           report which confinement layers hold here, each as it was tried
   events verify | tail LOG             prove or read an event log
+  helper list [--session DIR]          list the helpers of a running session
   helper run --server NAME             run one helper in the foreground, without a session
 
 `coding-agents COMMAND --help` says more.
@@ -48,6 +49,10 @@ def _tool(name: str, arguments: list[str]) -> int:
             from codingagents.rewrite import foreground  # noqa: PLC0415 -- likewise
 
             foreground.main(arguments[1:])
+        elif name == "helper" and arguments[:1] == ["list"]:
+            from codingagents.supervisor import helper_list  # noqa: PLC0415 -- likewise
+
+            code = helper_list.main(arguments[1:])
         else:
             raise UsageError(
                 f"there is no command {name!r}; the commands are init, doctor, events and helper (see --help)"

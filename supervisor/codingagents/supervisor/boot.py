@@ -6,19 +6,20 @@ by a stop; the end (`ending`) always runs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets as randomness
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from codingagents.rewrite import places
-from codingagents.rewrite.specs import ControlCheckpoint, SessionSecrets, SessionSpec
-from codingagents.supervisor import agent_plan, complaints, kernel, processes, rundirs, signals
+from codingagents.rewrite.specs import ControlCheckpoint, RenewedSecrets, SessionSecrets, SessionSpec
+from codingagents.supervisor import agent_plan, complaints, kernel, operator_socket, processes, rundirs, signals
 from codingagents.supervisor.client_configs import install_clients
 from codingagents.supervisor.complaints import complain
 from codingagents.supervisor.confine_spec import ConfineSpec
@@ -27,18 +28,19 @@ from codingagents.supervisor.control import Control
 from codingagents.supervisor.early import StubProcess, ZygoteProcess
 from codingagents.supervisor.ending import Ending, Made
 from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.helper_report import HelperReport
 from codingagents.supervisor.helpers import HelperKeeper
 from codingagents.supervisor.layers import Facts
 from codingagents.supervisor.processes import Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.sessionfiles import open_event_log, read_session_spec
-from codingagents.supervisor.slots import bind_slot
-from codingagents.supervisor.zygote_client import Zygote
+from codingagents.supervisor.slots import bind_slots
+from codingagents.supervisor.zygote_keeper import ZygoteKeeper
 from codingagents.trust import checkpoint, errors
-from codingagents.trust.errors import AgentError, ProcessError
-from codingagents.trust.events import AgentStarted, LayerReport, SessionStarted
+from codingagents.trust.errors import AgentError, EventLogError, ProcessError, WireError
+from codingagents.trust.events import AgentStarted, AnyEvent, LayerReport, SessionStarted
 from codingagents.trust.scrub import Scrubber
-from codingagents.trust.vocabulary import Role, Secret, SessionId
+from codingagents.trust.vocabulary import Role, SessionId
 
 VERSION: Final = "0.1.0"
 CHECKPOINT_SECONDS: Final = 2.0
@@ -81,8 +83,11 @@ class Session:
         self._dir = session_dir
         self._command = command
         self._control = None if control_fd is None else Control(control_fd)
-        self._made = Made(stub=parts.stub, zygote=Zygote(parts.zygote, parts.children), control=self._control)
+        zygote = ZygoteKeeper(parts.zygote, parts.children, self._reaper)
+        self._made = Made(stub=parts.stub, zygote=zygote, control=self._control)
         self._ending = Ending(parts.children, self._reaper, spec.uids)
+        self._scrubber = Scrubber({})
+        self._secret_names: Collection[str] = ()
         self._agent_runs = False
         self._life = trio.CancelScope()
 
@@ -118,6 +123,7 @@ class Session:
         if self._control is None:
             raise ProcessError("a session needs --control-fd, over which its secrets come")
         granted = await self._control.receive_secrets()
+        self._secret_names = granted.secrets.keys()
         log = self._open_log(granted)
         self._made.log = log
         services.start_soon(self._sign_regularly, log)
@@ -127,6 +133,7 @@ class Session:
         self._made.dirs = dirs = rundirs.prepare(
             why_plain=self._parts.why_no_mounts, agent_uid=uids.agent, agent_gid=uids.agent, session_dir=self._dir
         )
+        # No checkpoint from the secrets' arrival to here: `_watch_launcher` finds everyone who must hear of new ones.
         self._start_helpers(services, log, granted)
         switches = install_clients(self._spec, self._made.slots, places.CLIENTS, self._command)
         self._command[1:1] = switches.arguments
@@ -135,7 +142,7 @@ class Session:
         settings = TrapSettings(
             exec_spec=self._spec.exec,
             log=log,
-            scrubber=self._scrubber(granted),
+            scrubber=self._scrubber,
             on_trouble=complain,
         )
         self._made.role = role = ConfinedRole(self._parts.stub, Role.AGENT, settings)
@@ -152,7 +159,7 @@ class Session:
         if missing := agent_plan.missing_layers(rows):
             raise ProcessError(missing)
         child = self._parts.stub.child
-        command = settings.scrubber.scrub_argv([os.fsencode(part) for part in self._command]).args
+        command = self._scrubber.scrub_argv([os.fsencode(part) for part in self._command]).args
         log.append(AgentStarted(process_pid=child.pid, user_id=uids.agent, command=command))
         self._agent_runs = True
         if failed := await role.go():
@@ -190,21 +197,29 @@ class Session:
         )
 
     def _start_helpers(self, services: trio.Nursery, log: EventLog, granted: SessionSecrets) -> None:
-        uids = self._spec.uids
-        for remote in self._spec.remotes:
-            slot = bind_slot(remote, uids.servers[remote.name], Secret(randomness.token_urlsafe(32)))
+        zygote = self._made.zygote
+        services.start_soon(zygote.run, functools.partial(self._record, log))
+        self._made.slots += bind_slots(self._spec)
+        self._scrubber.learn(granted.secrets)
+        for slot in self._made.slots:
+            self._scrubber.learn({f"local bearer of {slot.remote.name}": slot.bearer})
             keeper = HelperKeeper(
                 slot,
-                zygote=self._made.zygote,
+                zygote=zygote,
                 children=self._children,
                 reaper=self._reaper,
                 log=log,
-                agent_uid=uids.agent,
+                agent_uid=self._spec.uids.agent,
                 secrets=granted.secrets,
             )
-            self._made.slots.append(slot)
             self._made.keepers.append(keeper)
             services.start_soon(keeper.run)
+        report = HelperReport(self._spec.session, self._made.keepers)
+        services.start_soon(operator_socket.serve, self._dir, report.document, complain)
+
+    def _record(self, log: EventLog, event: AnyEvent) -> None:
+        with contextlib.suppress(EventLogError):  # counted as lost by the log; a gap event will tell
+            log.append(event)
 
     def _confinement(self, dirs: rundirs.RunDirs, client_environment: Mapping[str, str]) -> ConfineSpec:
         return agent_plan.agent_confinement(
@@ -216,10 +231,6 @@ class Session:
             probe_nonce=randomness.token_hex(16),
             death_signal=not processes.is_pid1(),
         )
-
-    def _scrubber(self, granted: SessionSecrets) -> Scrubber:
-        local = {f"local bearer of {slot.remote.name}": slot.bearer for slot in self._made.slots}
-        return Scrubber({**granted.secrets, **local})
 
     # -- while it runs -------------------------------------------------------------------------------------------
 
@@ -249,8 +260,24 @@ class Session:
     async def _watch_launcher(self) -> None:
         if self._control is None:
             return
-        # `receive_secrets` reads first; both never read at once, because the launcher sends nothing after it.
+        # `receive_secrets` reads first; both never read at once.
         await self._control.secrets_came.wait()
-        await self._control.wait_for_launchers_end()
+        while True:
+            try:
+                renewed = await self._control.next_renewal()
+            except WireError as error:
+                complain(f"the launcher sent what is no renewed secret, and it is ignored: {error}")
+                continue
+            if renewed is None:
+                break
+            self._renew(renewed)
         self._ending.because("the launcher is gone", errors.EXIT_ENGINE)
         self._life.cancel()
+
+    def _renew(self, renewed: RenewedSecrets) -> None:
+        known = {name: value for name, value in renewed.secrets.items() if name in self._secret_names}
+        if unknown := sorted(renewed.secrets.keys() - known.keys()):
+            complain(f"secrets that this session does not have were not renewed: {', '.join(unknown)}")
+        self._scrubber.learn(known)  # before anybody can have them
+        for keeper in self._made.keepers:
+            keeper.renew(known)

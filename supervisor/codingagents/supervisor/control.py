@@ -1,7 +1,7 @@
 """SHELL: the control descriptor between launcher and supervisor: secrets in, checkpoints and notices out.
 
 A socket goes both ways, and its EOF means that the launcher died. A pipe or file (an engine's standard input) only
-brings the first line. Everything read is bounded.
+brings the first line. Everything read is bounded. What is done about renewed secrets is not decided here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import os
 import socket
 import stat
 import threading
+from collections import deque
 
 import trio
 
-from codingagents.rewrite.specs import AnyControl, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, RenewedSecrets, SessionSecrets
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError
 
@@ -33,6 +34,7 @@ class Control:
         self._socket = socket.socket(fileno=os.dup(descriptor)) if self._is_socket else None
         os.set_blocking(descriptor, False)
         self._buffer = wire.LineBuffer()
+        self._lines: deque[bytes] = deque()  # that came together with another
         self._unsent = b""
         self._sending = threading.Lock()
         self.secrets_came = trio.Event()
@@ -43,17 +45,25 @@ class Control:
             data = await self._read()
             if not data:
                 raise ProcessError("the launcher closed the control channel before it sent the session's secrets")
-            lines = self._buffer.feed(data)
-            if lines:
+            if lines := self._buffer.feed(data):
+                first, *more = lines
+                self._lines.extend(more)
                 self.secrets_came.set()
-                return wire.decode(SessionSecrets, lines[0])
+                return wire.decode(SessionSecrets, first)
 
-    async def wait_for_launchers_end(self) -> None:
-        """Return when the launcher is gone; never, where the channel is not a socket."""
+    async def next_renewal(self) -> RenewedSecrets | None:
+        """Return the next line after the first, or None when the launcher is gone; never, where this is no socket.
+
+        `WireError` where the line is not what it must be; the next one may be.
+        """
         if not self._is_socket:
             await trio.sleep_forever()
-        while await self._read():
-            pass  # nothing more is defined in this direction yet
+        while not self._lines:
+            data = await self._read()
+            if not data:
+                return None
+            self._lines.extend(self._buffer.feed(data))
+        return wire.decode(RenewedSecrets, self._lines.popleft())
 
     def send(self, message: AnyControl) -> None:
         """Send a message if the launcher listens; what it does not read in time is not worth blocking for.

@@ -26,14 +26,14 @@ from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.rundirs import RunDirs
 from codingagents.supervisor.slots import Slot
-from codingagents.supervisor.zygote_client import Zygote
+from codingagents.supervisor.zygote_keeper import ZygoteKeeper
 from codingagents.trust import errors
 from codingagents.trust.errors import ProcessError
 from codingagents.trust.events import SessionEnded
 
 AGENT_GRACE: Final = 5.0  # seconds between TERM and KILL for what is left of the agent's tree
 KILL_SECONDS: Final = 5.0
-HELPER_GRACE: Final = 5.0
+HELPER_GRACE: Final = 6.0  # a helper gives its requests five, and then says that it did
 _TRAP_SECONDS: Final = 1.0  # for the trap's thread to end
 
 
@@ -42,7 +42,7 @@ class Made:
     """What the start has made so far, for the end to take apart."""
 
     stub: StubProcess
-    zygote: Zygote
+    zygote: ZygoteKeeper
     control: Control | None
     log: EventLog | None = None
     dirs: RunDirs | None = None

@@ -202,8 +202,7 @@ class HelperKeeper:
         self._children.signal_users({self.slot.uid}, signal.SIGKILL)
         self._life = None
         self._totals = self._totals.plus(life.counts)
-        how = f"exited with {ended.code}" if ended.signal is None else f"killed by {_signal_name(ended.signal)}"
-        return child.pid, ended.code, reason or how
+        return child.pid, ended.code, reason or ended.how
 
     def _spec(self) -> HelperSpec:
         return HelperSpec(
@@ -235,10 +234,3 @@ class HelperKeeper:
         except EventLogError:
             return False  # counted as lost by the log; a gap event will tell
         return True
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"

@@ -63,6 +63,17 @@ class Exit:
         """The signal that ended it, if one did."""
         return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else None
 
+    @property
+    def how(self) -> str:
+        """The same in words: `exited with 3`, `killed by SIGKILL`."""
+        number = self.signal
+        if number is None:
+            return f"exited with {self.code}"
+        try:
+            return f"killed by {signal.Signals(number).name}"
+        except ValueError:  # a real-time signal
+            return f"killed by signal {number}"
+
 
 class Child:
     """A process that we own. `pidfd` is closed, and `exit` set, when it is reaped."""

@@ -6,14 +6,16 @@ Binds that socket and knows what clients are told of it. Serves nothing, and doe
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import os
+import secrets as randomness
 import socket
 from dataclasses import dataclass
 from typing import Final
 
 from codingagents.rewrite import places
-from codingagents.rewrite.specs import ListenCertificate, RemoteSpec
+from codingagents.rewrite.specs import ListenCertificate, RemoteSpec, SessionSpec
 from codingagents.trust.errors import ProcessError
 from codingagents.trust.vocabulary import Secret
 
@@ -42,7 +44,7 @@ class Slot:
     @property
     def socket_path(self) -> str:
         """The path of the unix socket, "" where it is not one."""
-        return socket_path(self.remote.name) if self.remote.listen == "unix" else ""
+        return places.socket_path(self.remote.name) if self.remote.listen == "unix" else ""
 
     @property
     def origin(self) -> str:
@@ -68,9 +70,36 @@ class Slot:
                 os.unlink(self.socket_path)
 
 
-def socket_path(name: str) -> str:
-    """Return where the unix socket of server `name` lies."""
-    return f"{places.SOCKETS}/{name}.sock"
+def bind_slots(spec: SessionSpec) -> list[Slot]:
+    """Bind the sockets of all of a session's servers, each with a local bearer of its own.
+
+    Where one listens on https, a certificate authority is made for the session, and left at `places.SESSION_CA`.
+    `ProcessError` where one cannot be bound.
+    """
+    certificates: dict[str, ListenCertificate] = {}
+    if https := [remote.name for remote in spec.remotes if remote.listen == "https"]:
+        from codingagents.supervisor import session_ca  # noqa: PLC0415 -- 30 ms that other sessions do without
+
+        authority, certificates = session_ca.issue(spec.session, https, datetime.datetime.now(datetime.UTC))
+        _publish(places.SESSION_CA, authority)
+    return [
+        bind_slot(
+            remote,
+            spec.uids.servers[remote.name],
+            Secret(randomness.token_urlsafe(32)),
+            agent_gid=spec.uids.agent,
+            certificate=certificates.get(remote.name),
+        )
+        for remote in spec.remotes
+    ]
+
+
+def _publish(path: str, text: str) -> None:
+    """Write a file that all may read and only root can replace: its directory is root's alone."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with open(descriptor, "w", encoding="ascii") as file:
+        os.fchmod(descriptor, 0o644)  # whatever the umask was
+        file.write(text)
 
 
 def bind_slot(
@@ -78,11 +107,14 @@ def bind_slot(
 ) -> Slot:
     """Bind the helper's listening socket as `remote.listen` says.
 
-    On loopback at a port of the kernel's choice; or at `socket_path`, for root and the group `agent_gid` only.
+    On loopback at a port of the kernel's choice; or at `Slot.socket_path`, for root and the group `agent_gid` only.
     `ProcessError` where it cannot be bound.
     """
     try:
-        listener = _bind_unix(socket_path(remote.name), agent_gid) if remote.listen == "unix" else _bind_loopback()
+        if remote.listen == "unix":
+            listener = _bind_unix(places.socket_path(remote.name), agent_gid)
+        else:
+            listener = _bind_loopback()
     except OSError as error:
         raise ProcessError(f"cannot bind the socket of server {remote.name}: {error.strerror}") from None
     listener.listen(_BACKLOG)

@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from codingagents.rewrite.specs import ListenCertificate
+from codingagents.supervisor.accepting import next_connection
 from codingagents.supervisor.slots import Slot
 from codingagents.trust import answers
 
@@ -20,7 +21,6 @@ _AT_ONCE: Final = 32  # connections; more wait in the backlog
 _SECONDS: Final = 5.0  # for one connection, from its handshake to its end
 _MOST: Final = 1 << 20  # bytes read of one, so that its request does not turn our answer into a reset
 _PIECE: Final = 1 << 16
-_PAUSE: Final = 0.1  # where no descriptor is left
 
 
 async def answer(slot: Slot) -> None:
@@ -40,19 +40,9 @@ async def answer(slot: Slot) -> None:
     with listener:
         async with trio.open_nursery() as nursery:
             while True:
-                connection = await _accept(listener)
+                connection = await next_connection(listener)
                 await places.acquire_on_behalf_of(connection)
                 nursery.start_soon(serve, connection)
-
-
-async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
-    while True:
-        try:
-            connection, _ = await listener.accept()
-        except OSError:  # it went away again, or there is no descriptor for it
-            await trio.sleep(_PAUSE)
-        else:
-            return connection
 
 
 async def _serve(connection: trio.socket.SocketType, said: bytes, context: ssl.SSLContext | None) -> None:

@@ -26,6 +26,7 @@ class Zygote:
     def __init__(self, process: ZygoteProcess, children: Children) -> None:
         """Own the channel of a zygote that was spawned early."""
         self.child = process.child
+        self.is_broken = False  # there is no answer to come any more
         self._children = children
         process.channel.setblocking(False)
         self._socket = trio.socket.from_stdlib_socket(process.channel)
@@ -44,11 +45,13 @@ class Zygote:
                     )
             except (OSError, trio.ClosedResourceError, trio.TooSlowError) as error:
                 self._socket.close()  # an answer that comes late would be taken for the next request's
+                self.is_broken = True
                 raise ProcessError(f"the zygote does not answer: {error or 'timeout'}") from None
             received = array.array("i")
             for _, _, payload in ancillary:
                 received.frombytes(payload)
             if not data:
+                self.is_broken = True
                 raise ProcessError("the zygote is gone")
             answer: Cloned = wire.decode(Cloned, data)
             if answer.pid is None or len(received) != 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, RenewedSecrets, SessionSecrets
 from codingagents.supervisor.control import Control
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError, WireError
@@ -78,7 +78,7 @@ def test_secrets_come_over_a_pipe_or_from_a_file_too(kind: str, tmp_path: Path) 
     async def scene() -> SessionSecrets:
         secrets = await control.receive_secrets()
         with trio.move_on_after(0.05):
-            await control.wait_for_launchers_end()
+            await control.next_renewal()
             pytest.fail("the end of a pipe or file is not the launcher's")
         return secrets
 
@@ -107,14 +107,41 @@ def test_the_launchers_end_is_seen(pair: Pair, unread: bool) -> None:
     """Also when it leaves something unread, which makes of the end a reset."""
     if unread:
         pair.control.send(note(1))
-    pair.launcher.sendall(b"ignored\n")
+    pair.launcher.close()
 
     async def scene() -> None:
         with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(pair.control.wait_for_launchers_end)
-                await trio.sleep(0.02)
-                pair.launcher.close()
+            assert await pair.control.next_renewal() is None
+
+    trio.run(scene)
+
+
+def renewal(value: str) -> bytes:
+    return wire.encode(RenewedSecrets(secrets={"A": Secret(value)}), reveal_secrets=True)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_renewed_secrets_come_after_the_first_line(pair: Pair, together: bool) -> None:
+    """Also in one piece with it; one that is none is said, without being shown, and the next one is heard."""
+    small = SessionSecrets(secrets={}, signing_key=Secret("k"))
+    lines = [wire.encode(small, reveal_secrets=True), renewal("one"), b'{"secrets": "s3cr3t"}\n', renewal("two")]
+
+    async def scene() -> None:
+        with trio.fail_after(5):
+            pair.launcher.sendall(b"".join(lines) if together else lines[0])
+            await pair.control.receive_secrets()
+            if not together:
+                pair.launcher.sendall(b"".join(lines[1:])[:-5])
+            first = await pair.control.next_renewal()
+            with pytest.raises(WireError) as refused:
+                await pair.control.next_renewal()
+            assert "s3cr3t" not in str(refused.value)
+            if not together:
+                pair.launcher.sendall(lines[-1][-5:])
+            second = await pair.control.next_renewal()
+            assert first is not None
+            assert second is not None
+            assert [each.secrets["A"].reveal() for each in (first, second)] == ["one", "two"]
 
     trio.run(scene)
 

@@ -46,13 +46,19 @@ class Scrubber:
         """Take the session's secrets by name."""
         self._forms: list[tuple[bytes, str]] = []
         self._short: list[tuple[re.Pattern[bytes], str]] = []
+        self.learn(secrets)
+
+    def learn(self, secrets: Mapping[str, Secret]) -> None:
+        """Take more secrets, or new values of the same; what was a secret stays one. Also while others scrub."""
+        forms, short = list(self._forms), list(self._short)
         for name, secret in secrets.items():
             value = secret.reveal().encode("utf-8", "surrogateescape")
             if len(value) < _MIN_LENGTH:
                 alone = rb"(?<![A-Za-z0-9])" + re.escape(value) + rb"(?![A-Za-z0-9])"
-                self._short.append((re.compile(alone), name))
+                short.append((re.compile(alone), name))
             else:
-                self._forms += [(form, name) for form in _forms(value)]
+                forms += [(form, name) for form in _forms(value)]
+        self._forms, self._short = forms, short
 
     def scrub_bytes(self, raw: bytes, *, truncated: bool = False) -> bytes:
         """Return `raw` with every secret replaced; occurrences that overlap become one mark with all names.

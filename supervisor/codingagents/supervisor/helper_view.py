@@ -1,0 +1,74 @@
+"""SHELL: the list of helpers for a person: a table on a terminal, one plain line a helper in a pipe. Prints nothing.
+
+What a helper chose (the reasons) is shown without anything that could steer the terminal.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+from codingagents.supervisor.helper_listing import HelperList, HelperRow
+from codingagents.trust.terminal import printable
+
+_MARKS: Final = {"ready": "green", "degraded": "yellow", "restarting": "yellow", "failed": "red"}
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
+
+
+def as_text(listed: HelperList, terminal: bool) -> str:
+    """Return all rows, each as a line or more; a sentence where there is none."""
+    if not listed.helpers:
+        return f"session {listed.session} has no helpers\n"
+    return _table(listed) if terminal else "".join(map(_plain, listed.helpers))
+
+
+def duration(seconds: float | None) -> str:
+    """Return `3s`, `12m`, `5h` or `2d`: whole units, rounded down; `-` for None."""
+    if seconds is None:
+        return "-"
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def size(row: HelperRow) -> str:
+    """Return what a helper weighs in MB: its own memory where that is known, else all that is resident."""
+    if row.memory is None:
+        return "-"
+    if row.memory.uss_bytes is not None:
+        return f"{row.memory.uss_bytes / 1e6:.1f}"
+    return f"<={row.memory.rss_bytes / 1e6:.1f}"
+
+
+def _plain(row: HelperRow) -> str:
+    text = (
+        f"{row.server} {row.state} {row.listen} uid {row.uid} pid {row.pid or '-'} up {duration(row.uptime_seconds)}"
+        f" restarts {row.restarts} requests {row.requests} errors {row.errors} refused {row.refused}"
+        f" connections {row.connections} upstream {row.upstream_connections} {row.upstream} MB {size(row)}"
+    )
+    return f"{text}{_reasons(row)}\n"
+
+
+def _reasons(row: HelperRow) -> str:
+    return f": {printable('; '.join(row.degraded))}" if row.degraded else ""
+
+
+def _table(listed: HelperList) -> str:
+    from rich.console import Console  # noqa: PLC0415 -- 20 ms that a pipe does without
+    from rich.table import Table  # noqa: PLC0415 -- likewise
+    from rich.text import Text  # noqa: PLC0415 -- likewise
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("server", "state", "listens on", "pid", "uid", "up"):
+        table.add_column(column, overflow="fold")
+    for column in ("restarts", "requests", "errors", "refused", "open", "upstream", "MB"):
+        table.add_column(column, justify="right", overflow="fold")
+    for row in listed.helpers:
+        state = Text(row.state + _reasons(row), _MARKS.get(row.state, ""))
+        cells = (row.listen, row.pid or "-", row.uid, duration(row.uptime_seconds), row.restarts, row.requests)
+        counts = (row.errors, row.refused, row.connections, row.upstream_connections)
+        table.add_row(row.server, state, *map(str, (*cells, *counts)), size(row))
+    out = io.StringIO()
+    Console(file=out, force_terminal=True).print(table)
+    return out.getvalue()

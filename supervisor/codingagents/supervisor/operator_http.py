@@ -1,0 +1,62 @@
+"""SHELL: HTTP/1.1 on the operator's socket, by h11: one request a connection, and few of them are known.
+
+Its caller is root and bounds the time; nothing of a request is trusted beyond that it names what it wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import h11
+import trio
+
+_PIECE: Final = 1 << 16
+_HELPERS: Final = b"/helpers"
+
+
+async def converse(stream: trio.abc.Stream, helpers: Callable[[], Awaitable[bytes]]) -> None:
+    """Answer one request; nothing is said to one that breaks off."""
+    connection = h11.Connection(h11.SERVER)
+    try:
+        try:
+            status, content = await _answer(await _request(stream, connection), helpers)
+        except h11.RemoteProtocolError as error:
+            status, content = error.error_status_hint, b'{"error": "this is not HTTP/1.1"}\n'
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(content))),
+            ("Cache-Control", "no-store"),
+            ("Connection", "close"),
+        ]
+        parts = [h11.Response(status_code=status, headers=headers), h11.Data(data=content), h11.EndOfMessage()]
+        await stream.send_all(b"".join(connection.send(part) or b"" for part in parts))
+    except (trio.BrokenResourceError, EOFError):
+        pass
+
+
+async def _request(stream: trio.abc.Stream, connection: h11.Connection) -> h11.Request:
+    """Return the request once all of it has come; its body is not for us."""
+    request: h11.Request | None = None
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            data = await stream.receive_some(_PIECE)
+            if not data and request is None:
+                raise EOFError
+            connection.receive_data(bytes(data))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.EndOfMessage):
+            assert request is not None
+            return request
+        elif not isinstance(event, h11.Data):
+            raise EOFError
+
+
+async def _answer(request: h11.Request, helpers: Callable[[], Awaitable[bytes]]) -> tuple[int, bytes]:
+    if request.target != _HELPERS:
+        return 404, b'{"error": "there is GET /helpers"}\n'
+    if request.method != b"GET":
+        return 405, b'{"error": "only GET"}\n'
+    return 200, await helpers()

@@ -1,0 +1,96 @@
+"""SHELL: the operator's socket in the session directory: root's alone, a few connections at a time, each a few seconds.
+
+Accepts and checks who calls. What is asked and answered is HTTP, in `operator_http`, which is loaded with the first
+caller: most sessions have none. Where the socket cannot be had, the session goes on without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from codingagents.rewrite import places
+from codingagents.supervisor.accepting import next_connection
+
+_AT_ONCE: Final = 8
+_SECONDS: Final = 10.0
+_BACKLOG: Final = 16
+_UCRED: Final = struct.Struct("3i")  # unix(7): pid, uid, gid
+
+
+async def serve(directory: str, helpers: Callable[[], Awaitable[bytes]], complain: Callable[[str], object]) -> None:
+    """Answer at `places.OPERATOR_SOCKET` in `directory` until cancelled; then the socket is gone.
+
+    `helpers` returns the document of `GET /helpers`.
+    """
+    try:
+        place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        complain(f"no operator socket in {directory}: {error.strerror}")
+        return
+    try:
+        listener = bind(place)
+    except OSError as error:
+        complain(f"no operator socket in {directory}: {error.strerror}")
+    else:
+        with listener:
+            try:
+                await _serve(listener, helpers)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(places.OPERATOR_SOCKET, dir_fd=place)
+    finally:
+        os.close(place)
+
+
+def address(place: int) -> str:
+    """Return the socket's address below the directory `place`: one that fits sun_path (108 bytes) wherever that is."""
+    return f"/proc/self/fd/{place}/{places.OPERATOR_SOCKET}"
+
+
+def bind(place: int) -> socket.socket:
+    """Return the socket, listening and its owner's alone; before `listen` nobody can connect."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(address(place))
+        os.chmod(places.OPERATOR_SOCKET, 0o600, dir_fd=place)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def _serve(listener: socket.socket, helpers: Callable[[], Awaitable[bytes]]) -> None:
+    accepting = trio.socket.from_stdlib_socket(listener)
+    places_left = trio.CapacityLimiter(_AT_ONCE)
+
+    async def attend(connection: trio.socket.SocketType) -> None:
+        from codingagents.supervisor import operator_http  # noqa: PLC0415 -- see the module's docstring
+
+        try:
+            with connection, trio.move_on_after(_SECONDS):
+                await operator_http.converse(trio.SocketStream(connection), helpers)
+        finally:
+            places_left.release_on_behalf_of(connection)
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            connection = await next_connection(accepting)
+            if _uid_of(connection) != os.geteuid():  # the mode says so already; this is for whoever changed it
+                connection.close()
+                continue
+            await places_left.acquire_on_behalf_of(connection)
+            nursery.start_soon(attend, connection)
+
+
+def _uid_of(connection: trio.socket.SocketType) -> int:
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid: int = _UCRED.unpack(data)[1]
+    return uid

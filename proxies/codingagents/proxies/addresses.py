@@ -13,6 +13,8 @@ Reach = Literal["public", "any", "loopback"]
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 # An IPv6 address that only wraps an IPv4 one goes where that one goes: NAT64, RFC 6052.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out for the internet, RFC 4291 2.4
+_AZURE = ipaddress.ip_address("168.63.129.16")  # its metadata service: public by number, never on the internet
 
 
 def may_dial(address: str, reach: Reach) -> bool:
@@ -25,7 +27,11 @@ def may_dial(address: str, reach: Reach) -> bool:
         return False
     if reach == "loopback":
         return ip.is_loopback
-    return reach == "any" or ip.is_global
+    return reach == "any" or _is_public(ip)
+
+
+def _is_public(ip: _Ip) -> bool:
+    return ip.is_global and ip != _AZURE and (isinstance(ip, ipaddress.IPv4Address) or ip in _UNICAST)
 
 
 def _unwrapped(ip: _Ip) -> _Ip:

@@ -18,7 +18,7 @@ from codingagents.supervisor.helper_listing import HelperList
 from codingagents.supervisor.init_options import InitUsageError, parse
 from codingagents.trust import errors, wire
 from codingagents.trust.commandline import Parser
-from codingagents.trust.errors import NotFoundError, ProcessError, UsageError, WireError
+from codingagents.trust.errors import AgentError, NotFoundError, UsageError, WireError
 
 _SECONDS: Final = 10.0
 _MOST: Final = 1 << 22  # bytes of an answer
@@ -28,7 +28,7 @@ _REQUEST: Final = h11.Request(method="GET", target="/helpers", headers=[("Host",
 def main(argv: list[str]) -> int:
     """Print the helpers of a session; 0.
 
-    Raises `UsageError`; `NotFoundError` where no session runs; `ProcessError` where it does not answer.
+    Raises `UsageError`; `NotFoundError` where no session runs; `AgentError` where it does not answer.
     """
     parser = Parser(
         prog="coding-agents helper list",
@@ -94,7 +94,7 @@ def _ask(directory: str) -> bytes:
     except PermissionError:
         raise UsageError(f"only root may ask the session in {directory}") from None
     except (OSError, h11.RemoteProtocolError) as error:
-        raise ProcessError(f"the session in {directory} does not answer: {error or 'no answer'}") from None
+        raise AgentError(f"the session in {directory} does not answer: {error or 'no answer'}") from None
     finally:
         os.close(place)
 
@@ -122,5 +122,5 @@ def _decode(document: bytes) -> HelperList:
     try:
         listed: HelperList = wire.decode(HelperList, document)
     except WireError as error:
-        raise ProcessError(f"the session's answer cannot be read: {error}; it may be of another version") from None
+        raise AgentError(f"the session's answer cannot be read: {error}; it may be of another version") from None
     return listed

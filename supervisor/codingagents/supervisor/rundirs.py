@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from codingagents.rewrite import places
-from codingagents.supervisor import kernel, namespaces
+from codingagents.supervisor import kernel, namespaces, run_owner
 from codingagents.trust.errors import ProcessError
 
 # Executable only where stubs will live; every size is a ceiling, not a reservation.
@@ -36,7 +36,8 @@ class RunDirs:
     probe_file: str = ""  # Landlock's probe, until `drop_probe_file`; "" where there is no place for one
     owner: tuple[int, int] = (0, 0)  # UID and GID of whoever fills the home and the clients' directories
     made: list[str] = field(default_factory=list)
-    filled: list[str] = field(default_factory=list)  # those that the image brought along, empty
+    filled: list[str] = field(default_factory=list)  # those that were there
+    lock: run_owner.RunOwner | None = None  # held as long as there are plain ones
 
     def drop_probe_file(self) -> None:
         """Remove Landlock's probe: whoever tried it holds it open."""
@@ -52,23 +53,43 @@ class RunDirs:
         `ProcessError` where something in them cannot be removed.
         """
         self.drop_probe_file()
+        if self.lock is None:
+            return
         try:
-            for path in reversed(self.made):
-                self._remove_tree(path)
-            for path in self.filled:
-                for entry in os.scandir(path):
-                    self._remove_tree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+            for path in (*reversed(self.made), *self.filled):
+                self.empty(path)
+                if path in self.made and path != places.RUN_ROOT:
+                    os.rmdir(path)
         except OSError as error:
             raise ProcessError(f"cannot remove {error.filename}: {error.strerror}; remove it") from None
+        # The lock goes last: what lies there without one is not known to be ours.
+        self.lock.release()
+        self.lock = None
+        if places.RUN_ROOT in self.made:
+            with contextlib.suppress(OSError):  # the next session is quick
+                os.rmdir(places.RUN_ROOT)
         self.made.clear()
         self.filled.clear()
+
+    def empty(self, path: str) -> None:
+        """Remove all that a directory holds, except the lock."""
+        for entry in list(os.scandir(path)):
+            if entry.is_dir(follow_symlinks=False):
+                self._remove_tree(entry.path)
+            elif entry.path != run_owner.LOCK:
+                os.unlink(entry)
 
     def _remove_tree(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             shutil.rmtree(path)
         if os.path.lexists(path):
-            # Root without CAP_DAC_OVERRIDE may not enter what the owner made private; the owner may.
-            with kernel.filesystem_identity(*self.owner):
+            # Root without CAP_DAC_OVERRIDE may not enter what the owner made private; the owner may. After a session
+            # that was killed, that is its agent.
+            identity = self.owner
+            if os.path.lexists(places.AGENT_HOME):
+                home = os.lstat(places.AGENT_HOME)
+                identity = home.st_uid, home.st_gid
+            with kernel.filesystem_identity(*identity):
                 shutil.rmtree(path, ignore_errors=True)
             if os.path.lexists(places.AGENT_HOME):
                 os.chown(places.AGENT_HOME, os.geteuid(), -1)
@@ -159,17 +180,22 @@ def _make_directory(path: str, mode: int) -> None:
 def _make_plain(dirs: RunDirs, path: str, mode: int) -> None:
     try:
         _make_directory(path, mode)
+        was_there = False
     except FileExistsError:
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise ProcessError(f"{path} is not a directory that only root can write; remove it") from None
-        if os.listdir(path):
-            raise ProcessError(
-                f"{path} is not empty: another session runs here, or one was killed; remove it"
-            ) from None
-        os.chmod(path, mode)
-        dirs.filled.append(path)
-        return
+        was_there = True
     except OSError as error:
         raise ProcessError(f"cannot create {path}: {error.strerror}; mount a tmpfs there") from None
-    dirs.made.append(path)
+    if dirs.lock is None:  # the first directory is the one that the lock lies in
+        dirs.lock = run_owner.RunOwner()
+    if not was_there:
+        dirs.made.append(path)
+        return
+    if dirs.lock.inherited:
+        dirs.empty(path)
+    elif set(os.listdir(path)) - {os.path.basename(run_owner.LOCK)}:
+        raise ProcessError(f"{path} is not empty, and no session left it so; remove it")
+    os.chmod(path, mode)
+    dirs.filled.append(path)

@@ -8,7 +8,9 @@ from codingagents.proxies.credentials import Attachment
 from codingagents.proxies.gate import Gate, Route
 from codingagents.proxies.heads import RequestHeads, ResponseHeads
 from codingagents.proxies.relay import Relay
+from codingagents.proxies.sse import Endpoints
 from codingagents.proxies.surroundings import RelayConfig
+from codingagents.proxies.targets import Origin
 from codingagents.rewrite.specs import HeaderTemplate, LimitsSpec
 from codingagents.trust.facts import AnyFact, Refused, Request
 from codingagents.trust.vocabulary import Secret
@@ -17,6 +19,7 @@ PORT = 8080
 HEAD = "Host: 127.0.0.1:8080\r\nAuthorization: Bearer local"
 ALWAYS = b"Host: up.test\r\n"
 TOKEN = b"Authorization: Bearer upstream\r\n"
+ORIGIN = Origin("https", "up.test", 443)
 
 
 def request(first: str = "POST /mcp HTTP/1.1", *more: str, body: bytes = b"", length: bool = True) -> bytes:
@@ -113,6 +116,7 @@ class Bench:
         allowed: bool = True,
         credential: bool = True,
         refusal: str | None = None,
+        legacy: bool = False,
     ) -> None:
         self.now = 1000.0
         self.at_hand = at_hand if at_hand is not None else []
@@ -124,16 +128,24 @@ class Bench:
         self.client = ClientRecorder()
         headers = [HeaderTemplate(name="Authorization", template="Bearer ${TOKEN}")] if credential else []
         self.attachment = Attachment("up.test", headers, {"TOKEN": Secret("upstream")})
+        self.route = Route("/mcp", legacy=legacy)
+        self.heads = RequestHeads(frozenset({b"authorization"}), self.route.judge)
         config = RelayConfig(
             server="srv",
             gate=Gate(PORT, Secret("local"), ["uid", "bearer"]),
-            requests=RequestHeads(frozenset({b"authorization"}), Route("/mcp", whole_origin=False).judge),
-            responses=ResponseHeads(),
+            requests=self.heads,
+            responses=ResponseHeads(rewrites_events=legacy),
             limits=limits or LimitsSpec(header_bytes=2048, request_bytes=10_000, idle_seconds=900),
             attachment=self.attachment,
+            origin=ORIGIN,
+            endpoints=Endpoints(ORIGIN, self.learn) if legacy else None,
             refusal=lambda: self.refusal,
         )
         self.relay = Relay(config, self.client, self, lambda: self.now)
+
+    def learn(self, path: bytes) -> None:
+        self.route.learn(path)
+        self.heads.judge_again()
 
     def peer(self) -> tuple[bool, int | None]:
         return self.allowed, 1000

@@ -142,8 +142,8 @@ def test_a_head_we_accept_says_the_same_to_httptools(lines: bytes) -> None:
         return
     seen = HttptoolsHead()
     parser = httptools.HttpRequestParser(seen)
-    parser.feed_data(head.line + b"\r\nHost: up\r\n" + head.fields)
+    parser.feed_data(head.line + b"\r\nHost: up\r\n" + b"".join(line + b"\r\n" for line in [*head.lines, b""]))
     assert seen.url == b"/mcp"
-    ours = [line.split(b":", 1) for line in head.fields.split(b"\r\n") if line]
+    ours = [line.split(b":", 1) for line in head.lines]
     stripped = [(name, value.strip(b" \t")) for name, value in ours]
     assert [(name, value.strip(b" \t")) for name, value in seen.headers[1:]] == stripped

@@ -16,24 +16,23 @@ from codingagents.trust.vocabulary import Secret
 
 
 class Attached(NamedTuple):
-    """What is attached; lines have their CRLF."""
+    """What is attached, line by line."""
 
-    plain: bytes  # headers that name no secret
-    secret: bytes  # the credential: headers that name one
+    plain: list[bytes]  # headers that name no secret
+    secret: list[bytes]  # the credential: headers that name one
     description: str  # of the credential, by name only: "Authorization from GITHUB_TOKEN"; "" where there is none
 
 
 def attach(headers: Sequence[HeaderTemplate], secrets: Mapping[str, Secret]) -> Attached:
     """Return the lines of `headers`; `ConfigError` naming the header or secret that is unfit, never a value."""
-    plain = secret = b""
-    described = []
+    plain, secret, described = [], [], []
     for header in headers:
-        line = f"{header.name}: {expand_header(header.name, header.template, secrets)}\r\n".encode("ascii")
+        line = f"{header.name}: {expand_header(header.name, header.template, secrets)}".encode("ascii")
         if needed := sorted(names(header.template)):
-            secret += line
+            secret.append(line)
             described.append(f"{header.name} from {' and '.join(needed)}")
         else:
-            plain += line
+            plain.append(line)
     return Attached(plain, secret, ", ".join(described))
 
 
@@ -42,18 +41,18 @@ class Attachment:
 
     __slots__ = ("_headers", "_host", "always", "attached", "description")
 
-    always: bytes  # Host and the headers that hold no secret, each line with its CRLF
+    always: bytes  # Host and the headers that hold no secret, lines joined with CRLF
     attached: bytes  # the same and the credential's lines
     description: str  # which headers from which secrets, by name; "" where there is no credential
 
     def __init__(self, authority: str, headers: Sequence[HeaderTemplate], secrets: Mapping[str, Secret]) -> None:
         """Attach `headers` to requests for `authority`; raises `ConfigError` as `attach`."""
-        self._host = f"Host: {authority}\r\n".encode("ascii")
+        self._host = f"Host: {authority}".encode("ascii")
         self._headers = tuple(headers)
         self.renew(secrets)
 
     def renew(self, secrets: Mapping[str, Secret]) -> None:
         """Attach new values from the next request on; `ConfigError` where they are unfit, and the former stay."""
         plain, secret, self.description = attach(self._headers, secrets)
-        self.always = self._host + plain
-        self.attached = self.always + secret
+        self.always = b"\r\n".join([self._host, *plain])
+        self.attached = b"\r\n".join([self._host, *plain, *secret])

@@ -124,6 +124,9 @@ class Body(Protocol):
         Raises `Refusal` where the framing is broken.
         """
 
+    def end(self) -> bytes | None:
+        """Return the last bytes for the other leg where the connection's end in order is the body's own, else None."""
+
 
 class LengthBody:
     """A body of a known length, passed on as it is."""
@@ -147,6 +150,10 @@ class LengthBody:
         self.count += left
         return (data, b"") if size == left else (data[:left], data[left:])
 
+    def end(self) -> bytes | None:
+        """See `Body`."""
+        return None
+
 
 class ChunkedBody:
     """A chunked body, framed anew."""
@@ -165,6 +172,10 @@ class ChunkedBody:
         framed = frame(payload) if payload else b""
         return (framed if rest is None else framed + LAST_CHUNK), rest
 
+    def end(self) -> bytes | None:
+        """See `Body`."""
+        return None
+
 
 class OpenBody:
     """A response's body that lasts until the connection ends; the other leg gets it chunked."""
@@ -179,6 +190,10 @@ class OpenBody:
         """See `Body`; only the connection tells the end."""
         self.count += len(data)
         return (frame(data) if data else b""), None
+
+    def end(self) -> bytes | None:
+        """See `Body`."""
+        return LAST_CHUNK
 
 
 def response_body(length: int) -> Body:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hmac
 import re
-import urllib.parse
 from collections.abc import Sequence
 
 from codingagents.proxies.heads import RequestHead
+from codingagents.proxies.targets import climbs
 from codingagents.rewrite.specs import ClientAuth, Listen
 from codingagents.trust.vocabulary import Secret
 
@@ -20,7 +20,7 @@ _HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _LOCALHOST = re.compile(rb"localhost:[0-9]{1,5}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = b"bearer "
-_DECODINGS = 3  # times a path may be percent-encoded and still be understood
+MAX_ENDPOINTS = 256  # a server may name one per session
 
 
 class Gate:
@@ -71,37 +71,34 @@ class Gate:
 
 
 class Route:
-    """The one part of the upstream that a helper's credential is for: a path and everything beneath it."""
+    """The one part of the upstream that a helper's credential is for."""
 
-    def __init__(self, path: str, *, whole_origin: bool) -> None:
-        """`path` is that of the server's URL, query allowed.
+    def __init__(self, path: str, *, legacy: bool) -> None:
+        """`path` is that of the server's URL, query allowed: it and everything beneath it is the route.
 
-        With `whole_origin` any path fits: a legacy SSE server names its endpoint only later.
+        A `legacy` server, which speaks HTTP with SSE, names where to post later: there the route is the path alone, and
+        what `learn` is told.
         """
         self._path = path.split("?", 1)[0].encode("ascii")
-        self._beneath = self._path if self._path.endswith(b"/") else self._path + b"/"
-        self._whole_origin = whole_origin
+        self._beneath = None if legacy else self._path.removesuffix(b"/") + b"/"
+        self._learned: dict[bytes, None] = {}  # in the order of learning
+
+    def learn(self, path: bytes) -> bool:
+        """Add an endpoint; return whether it is new. The oldest is forgotten for one too many."""
+        if path in self._learned:
+            return False
+        if len(self._learned) == MAX_ENDPOINTS:
+            del self._learned[next(iter(self._learned))]
+        self._learned[path] = None
+        return True
 
     def judge(self, target: bytes) -> str | None:
         """Return None where `target`, an origin-form request target, is on the route, else a code."""
         path = target.split(b"?", 1)[0]
         if path.startswith(b"/.well-known/"):
             return "well_known"
-        if _climbs(path):
+        if climbs(path):
             return "bad_path"
-        if self._whole_origin or path == self._path or path.startswith(self._beneath):
+        if path == self._path or path in self._learned:
             return None
-        return "outside_route"
-
-
-def _climbs(path: bytes) -> bool:
-    """Say whether some server could read a `.` or `..` segment in `path`, however it is encoded."""
-    for _ in range(_DECODINGS):
-        segments = path.replace(b"\\", b"/").split(b"/")
-        if any(segment.split(b";", 1)[0] in (b".", b"..") for segment in segments):
-            return True
-        decoded = urllib.parse.unquote_to_bytes(path)
-        if decoded == path:
-            return False
-        path = decoded
-    return True
+        return None if self._beneath is not None and path.startswith(self._beneath) else "outside_route"

@@ -12,11 +12,14 @@ from collections.abc import Callable
 from codingagents.proxies.credentials import Attachment
 from codingagents.proxies.gate import Gate, Route
 from codingagents.proxies.heads import RequestHeads, ResponseHeads
+from codingagents.proxies.sse import Endpoints
 from codingagents.proxies.surroundings import RelayConfig
-from codingagents.rewrite.specs import HelperSpec, RemoteSpec, TlsSpec
+from codingagents.proxies.targets import origin_of
+from codingagents.rewrite.specs import HeaderTemplate, HelperSpec, TlsSpec
 from codingagents.trust.pins import Pinning, parse_pin, pinning
 
-_DEFAULT_PORTS = {"https": 443, "http": 80}
+# An event stream that is compressed cannot be rewritten.
+_UNENCODED = HeaderTemplate(name="Accept-Encoding", template="identity")
 
 
 def relay_config(
@@ -28,22 +31,27 @@ def relay_config(
     date, before it is refused.
     """
     remote = spec.remote
-    route = Route(remote.path, whole_origin=remote.transport == "sse")
+    legacy = remote.transport == "sse"
+    route = Route(remote.path, legacy=legacy)
+    headers = [*remote.headers, _UNENCODED] if legacy else remote.headers
+    requests = RequestHeads(frozenset(header.name.lower().encode("ascii") for header in headers), route.judge)
+    origin = origin_of(remote)
+
+    def learn(path: bytes) -> None:
+        if route.learn(path):
+            requests.judge_again()
+
     return RelayConfig(
         server=remote.name,
         gate=Gate(spec.listen_port, spec.bearer, remote.client_auth, remote.listen),
-        requests=RequestHeads(frozenset(h.name.lower().encode("ascii") for h in remote.headers), route.judge),
-        responses=ResponseHeads(),
+        requests=requests,
+        responses=ResponseHeads(rewrites_events=legacy),
         limits=remote.limits,
-        attachment=Attachment(authority(remote), remote.headers, spec.secrets),
+        attachment=Attachment(origin.authority, headers, spec.secrets),
+        origin=origin,
+        endpoints=Endpoints(origin, learn) if legacy else None,
         refusal=_refusal(remote.tls, wall_clock, pins_expired),
     )
-
-
-def authority(remote: RemoteSpec) -> str:
-    """Return the Host that the upstream is sent, RFC 9110 7.2: without a port that is the scheme's own."""
-    host = f"[{remote.host}]" if ":" in remote.host else remote.host
-    return host if remote.port == _DEFAULT_PORTS[remote.scheme] else f"{host}:{remote.port}"
 
 
 def rules_of(tls: TlsSpec) -> Pinning:

@@ -13,6 +13,8 @@ from typing import Protocol
 from codingagents.proxies.credentials import Attachment
 from codingagents.proxies.gate import Gate
 from codingagents.proxies.heads import RequestHeads, ResponseHeads
+from codingagents.proxies.sse import Endpoints
+from codingagents.proxies.targets import Origin
 from codingagents.rewrite.specs import LimitsSpec
 from codingagents.trust.facts import AnyFact
 
@@ -87,4 +89,6 @@ class RelayConfig:
     responses: ResponseHeads
     limits: LimitsSpec
     attachment: Attachment
+    origin: Origin  # of the upstream
+    endpoints: Endpoints | None  # exactly where the upstream speaks legacy HTTP with SSE
     refusal: Callable[[], str | None]  # a code while no request may go upstream at all (pins past their date)

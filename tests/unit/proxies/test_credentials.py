@@ -16,14 +16,14 @@ def test_headers_with_secrets_are_apart_from_those_without() -> None:
     """Only the former are the credential, which may be withheld; it is described by names alone."""
     headers = [template("Authorization", "Bearer ${A}"), template("X-Region", "eu$$"), template("X-Two", "${B}-${A}")]
     attached = attach(headers, {"A": Secret("aaa"), "B": Secret("bbb")})
-    assert attached.plain == b"X-Region: eu$\r\n"
-    assert attached.secret == b"Authorization: Bearer aaa\r\nX-Two: bbb-aaa\r\n"
+    assert attached.plain == [b"X-Region: eu$"]
+    assert attached.secret == [b"Authorization: Bearer aaa", b"X-Two: bbb-aaa"]
     assert attached.description == "Authorization from A, X-Two from A and B"
 
 
 def test_without_headers_there_is_no_credential() -> None:
     """Then the upstream's 401 is the client's own affair."""
-    assert attach([], {}) == (b"", b"", "")
+    assert attach([], {}) == ([], [], "")
 
 
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "é", "a\x00"])

@@ -2,13 +2,13 @@
 
 import pytest
 
-from codingagents.proxies.gate import Gate, Route
+from codingagents.proxies.gate import MAX_ENDPOINTS, Gate, Route
 from codingagents.proxies.heads import RequestHead, RequestHeads
 from codingagents.rewrite.specs import ClientAuth, Listen
 from codingagents.trust.vocabulary import Secret
 
 BOTH: list[ClientAuth] = ["uid", "bearer"]
-ROUTE = Route("/mcp?tenant=1", whole_origin=False)
+ROUTE = Route("/mcp?tenant=1", legacy=False)
 
 
 def head(
@@ -190,8 +190,18 @@ def test_the_route_is_a_path_and_what_lies_beneath(target: str, code: str | None
     assert ROUTE.judge(target.encode()) == code
 
 
-def test_a_legacy_server_may_name_any_endpoint() -> None:
-    """Its endpoint is only known once its stream says so; the whole origin is its route then."""
-    route = Route("/sse", whole_origin=True)
+def test_the_route_of_a_legacy_server_is_its_path_and_what_it_named() -> None:
+    """Not the whole origin, and nothing beneath the path; the oldest of too many endpoints is forgotten."""
+    route = Route("/sse", legacy=True)
+    assert route.judge(b"/sse?x=1") is None
+    assert route.judge(b"/sse/x") == "outside_route"
+    assert route.judge(b"/messages/?session_id=1") == "outside_route"
+    assert route.learn(b"/messages/")
+    assert not route.learn(b"/messages/")
     assert route.judge(b"/messages/?session_id=1") is None
+    assert route.judge(b"/messages/x") == "outside_route"
     assert route.judge(b"/messages/../x") == "bad_path"
+    for number in range(MAX_ENDPOINTS):
+        assert route.learn(b"/%d" % number)
+    assert route.judge(b"/messages/") == "outside_route"
+    assert route.judge(b"/0") is None

@@ -1,10 +1,11 @@
 """What a helper's relays share, from its specification."""
 
 import datetime
+from typing import Literal
 
 import pytest
 
-from codingagents.proxies.relay_config import authority, relay_config
+from codingagents.proxies.relay_config import relay_config
 from codingagents.rewrite.specs import HeaderTemplate, HelperSpec, PinSpec, RemoteSpec, TlsSpec
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.vocabulary import PinMode, Secret
@@ -13,14 +14,16 @@ PIN = "sha256/" + "A" * 43 + "="
 LAST_DAY = datetime.datetime(2026, 12, 31, 23, 59, 59, tzinfo=datetime.UTC).timestamp()
 
 
-def remote(tls: TlsSpec | None = None, *, host: str = "up.test", port: int = 443) -> RemoteSpec:
+def remote(tls: TlsSpec | None = None, transport: Literal["http", "sse"] = "http") -> RemoteSpec:
     headers = [HeaderTemplate(name="X-Key", template="${KEY}"), HeaderTemplate(name="X-Region", template="eu")]
-    return RemoteSpec(name="srv", scheme="https", host=host, port=port, path="/mcp", headers=headers, tls=tls)
+    return RemoteSpec(
+        name="srv", scheme="https", host="up.test", port=443, path="/mcp", headers=headers, tls=tls, transport=transport
+    )
 
 
-def spec(tls: TlsSpec | None = None, key: str = "k") -> HelperSpec:
+def spec(tls: TlsSpec | None = None, key: str = "k", transport: Literal["http", "sse"] = "http") -> HelperSpec:
     return HelperSpec(
-        remote=remote(tls), uid=1, gid=1, agent_uid=2, listen_port=8080, bearer=Secret("local"),
+        remote=remote(tls, transport), uid=1, gid=1, agent_uid=2, listen_port=8080, bearer=Secret("local"),
         secrets={"KEY": Secret(key)},
     )  # fmt: skip
 
@@ -30,23 +33,29 @@ def tls(mode: PinMode = "enforce", expires: str | None = "2026-12-31") -> TlsSpe
     return TlsSpec(server_name="up.test", anchors_pem="", store="custom", pins=pins, pin_mode=mode, pins_expire=expires)
 
 
-@pytest.mark.parametrize(
-    ("host", "port", "expected"),
-    [("up.test", 443, "up.test"), ("up.test", 80, "up.test:80"), ("2001:db8::1", 8443, "[2001:db8::1]:8443")],
-)
-def test_the_authority_of_the_upstream(host: str, port: int, expected: str) -> None:
-    """As a client would write it that called the server directly."""
-    assert authority(remote(host=host, port=port)) == expected
-
-
 def test_what_is_attached_is_what_the_clients_may_not_send() -> None:
     """The attached names are dropped from requests, the secret's lines are apart."""
     config = relay_config(spec(), lambda: 0.0)
-    assert config.attachment.always == b"Host: up.test\r\nX-Region: eu\r\n"
-    assert config.attachment.attached == b"Host: up.test\r\nX-Region: eu\r\nX-Key: k\r\n"
+    assert config.attachment.always == b"Host: up.test\r\nX-Region: eu"
+    assert config.attachment.attached == b"Host: up.test\r\nX-Region: eu\r\nX-Key: k"
     head = config.requests.read(b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nX-KEY: mine")
-    assert head.fields == b"\r\n"
+    assert head.lines == []
     assert config.refusal() is None
+
+
+def test_a_legacy_server_is_asked_for_what_can_be_read_and_names_its_endpoints() -> None:
+    """No compression, whatever the client accepts; the route grows by what the stream names."""
+    config = relay_config(spec(transport="sse"), lambda: 0.0)
+    assert config.attachment.always == b"Host: up.test\r\nX-Region: eu\r\nAccept-Encoding: identity"
+    post = b"POST /messages/?s=1 HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip"
+    assert config.requests.read(post).lines == []
+    assert config.requests.read(post).path_refusal == "outside_route"
+    assert config.endpoints is not None
+    assert config.endpoints.rewriter(b"/sse").feed(b"event: endpoint\ndata: /messages/?s=1\n\n")
+    assert config.requests.read(post).path_refusal is None
+    modern = relay_config(spec(), lambda: 0.0)
+    assert modern.endpoints is None
+    assert modern.requests.read(b"POST /mcp HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip").lines
 
 
 def test_a_secret_that_no_header_can_hold_is_refused_at_the_start() -> None:

@@ -31,10 +31,28 @@ def test_every_answer_is_a_json_rpc_error_with_a_remedy(code: str) -> None:
 
 def test_the_answer_to_head_has_no_body() -> None:
     """But it says how long the body would have been, RFC 9110 9.3.2."""
-    full = render("dns_failed", "srv", close=False)
-    assert full.startswith(render("dns_failed", "srv", close=False, body=False))
-    assert render("dns_failed", "srv", close=False, body=False).endswith(b"\r\n\r\n")
-    assert b"Connection: keep-alive" in full
+    plain = render("dns_failed", "srv", method="GET", close=False)
+    bodiless = render("dns_failed", "srv", method="HEAD", close=False)
+    assert bodiless == plain.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    assert b"Connection: keep-alive" in plain
+
+
+@pytest.mark.parametrize("request_id", ['a"b', "", 7, 2**70, 1.5, None])
+def test_the_answer_to_a_post_is_for_its_request(request_id: str | float | None) -> None:
+    """A client that has several under way knows which one failed."""
+    body = render("dns_failed", "srv", request_id=request_id, close=False).partition(b"\r\n\r\n")[2]
+    assert json.loads(body)["id"] == request_id
+
+
+def test_the_answer_to_another_method_is_a_plain_object() -> None:
+    """There was no JSON-RPC request that it could be an error for."""
+    body = render("dns_failed", "srv", method="GET", close=False).partition(b"\r\n\r\n")[2]
+    assert json.loads(body) == {
+        "code": "dns_failed",
+        "message": ANSWERS["dns_failed"].message,
+        "server": "srv",
+        "remedy": ANSWERS["dns_failed"].remedy,
+    }
 
 
 def test_no_answer_challenges_the_client() -> None:

@@ -1,7 +1,8 @@
 """CORE: every answer that a helper, or the supervisor in its place, makes itself, in one table. No I/O, no secret.
 
-An answer is one JSON object in the shape of a JSON-RPC error, because that is what an MCP client shows to a person.
-`data.code` is stable: it stands in facts and events too. Answers of the upstream are none of this module's business.
+An answer is one JSON object: to a POST in the shape of a JSON-RPC error, because that is what an MCP client shows to a
+person, to another method plain. `code` in it, or `error.data.code`, is stable: it stands in facts and events too.
+Answers of the upstream are none of this module's business.
 """
 
 from __future__ import annotations
@@ -85,6 +86,18 @@ ANSWERS: dict[str, Answer] = {
     ),
     "bad_response": Answer(502, _UPSTREAM, "the server's answer is not valid HTTP", _SERVER),
     "redirect_refused": Answer(502, _UPSTREAM, "the server redirects, which would lead around this helper", _URL),
+    "endpoint_refused": Answer(
+        502,
+        _UPSTREAM,
+        "the server's event stream is compressed, or names an endpoint that is not on its origin",
+        _SERVER,
+    ),
+    "drained": Answer(
+        503,
+        _UPSTREAM,
+        "the helper was stopped before the server answered, and the server may have carried the request out",
+        "look before you send it again",
+    ),
     # trusting it
     "tls_failed": Answer(502, _TRUST, "the TLS handshake failed", _SERVER),
     "tls_untrusted": Answer(502, _TRUST, "the server's certificate is not trusted", _STORE),
@@ -105,20 +118,33 @@ ANSWERS: dict[str, Answer] = {
 }
 
 
-def render(code: str, server: str, *, detail: str = "", close: bool, body: bool = True) -> bytes:
-    """Return the whole HTTP answer for `code`; without `body` only its head, as HEAD demands.
+def render(
+    code: str,
+    server: str,
+    *,
+    method: str = "POST",
+    request_id: str | float | None = None,
+    detail: str = "",
+    close: bool,
+) -> bytes:
+    """Return the whole HTTP answer for `code` to a request of `method`; for HEAD only its head.
 
-    `detail` is added to the sentence and must hold no secret. There is never a WWW-Authenticate: the client has
-    nothing to authenticate with, and would start an OAuth flow that cannot succeed.
+    A POST is answered with a JSON-RPC error for `request_id`, which is None where the request is no JSON-RPC request or
+    was not read; any other method with a plain object. `detail` is added to the sentence and must hold no secret. There
+    is never a WWW-Authenticate: the client has nothing to authenticate with, and would start an OAuth flow that cannot
+    succeed.
     """
     answer = ANSWERS[code]
     message = f"{answer.message}: {detail}" if detail else answer.message
-    data = {"code": code, "server": server, "remedy": answer.remedy.replace("{server}", server)}
-    error = {"code": answer.number, "message": message, "data": data}
-    content = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
+    said = {"code": code, "server": server, "remedy": answer.remedy.replace("{server}", server)}
+    if method == "POST":
+        error = {"code": answer.number, "message": message, "data": said}
+        content = msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "error": error})
+    else:
+        content = msgspec.json.encode({"message": message, **said})
     head = (
         f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\nCache-Control: no-store\r\n"
         f"{'Connection: close' if close else 'Connection: keep-alive'}\r\n\r\n"
     ).encode("ascii")
-    return head + content if body else head
+    return head if method == "HEAD" else head + content

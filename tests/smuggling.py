@@ -1,0 +1,111 @@
+"""The corpus of hostile requests, for the core (`tests/unit`) and for a real helper (`integration`)."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from http_opinions import Message, requests_by_h11, requests_by_httptools
+
+REQUEST_BYTES = 10_000  # the limits that the corpus is written for
+HEADER_BYTES = 2048
+
+_CORPUS = Path(__file__).parent / "corpus"
+_MACRO = re.compile(rb"\{(P|G|H|host|HOST|auth)\}")
+_REPEAT = re.compile(rb"\{([^{}]{1,8})\*([0-9]+)\}", re.DOTALL)
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One case of requests.toml, which explains the fields."""
+
+    raw: str
+    answers: tuple[str, ...]
+    arrives: tuple[str, ...] = ()
+    body: str = ""
+    has: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    unfinished: bool = False
+
+    def data(self, host: str, bearer: str) -> bytes:
+        """Return what to send to a helper at `host` that wants `bearer`."""
+        auth = f"Authorization: Bearer {bearer}\r\n"
+        lines = f"Host: {host}\r\n{auth}"
+        texts = {
+            "P": f"POST /mcp HTTP/1.1\r\n{lines}", "G": f"GET /mcp HTTP/1.1\r\n{lines}", "H": lines,
+            "host": host, "HOST": host.upper(), "auth": auth,
+        }  # fmt: skip
+        raw = _MACRO.sub(lambda match: texts[match[1].decode()].encode(), self.raw.encode("latin-1"))
+        return _REPEAT.sub(lambda match: match[1] * int(match[2]), raw)
+
+    def check_answers(self, data: bytes) -> None:
+        """Assert that `data` is what the client may get."""
+        got = answers(data)
+        vague = [found[:3] if wanted == found[:3] else found for found, wanted in zip(got, self.answers, strict=False)]
+        assert vague + got[len(vague) :] == list(self.answers)
+
+    def check_arrival(self, arrived: list[Message]) -> None:
+        """Assert that `arrived`, which both parsers agree on, is what may arrive."""
+        assert [b" ".join(message.start).decode("latin-1") for message in arrived] == list(self.arrives)
+        if not arrived:
+            return
+        first = arrived[0]
+        assert first.body == self.body.encode("latin-1")
+        names = {name.decode() for name, _ in first.headers}
+        assert names.isdisjoint(self.lacks)
+        wanted = [line.encode("latin-1").split(b": ", 1) for line in self.has]
+        assert [(name.lower(), value) for name, value in wanted if value not in first.values(name.lower())] == []
+        assert first.values(b"host") == [b"up.test"]
+        assert len(first.values(b"authorization")) == 1
+        assert b"local" not in first.values(b"authorization")[0]
+
+
+def requests() -> list[Any]:
+    """Return all cases, as parameters of a test."""
+    tables = tomllib.loads((_CORPUS / "requests.toml").read_text(encoding="utf-8"))
+    return [
+        pytest.param(Request(**{key: _frozen(value) for key, value in case.items()}), id=f"{title}: {name}")
+        for title, cases in tables.items()
+        for name, case in cases.items()
+    ]
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def agreed(data: bytes) -> tuple[list[Message], bool]:
+    """Return (complete requests in `data`, whether another begins), after asserting that both parsers say so."""
+    by_h11, by_httptools = requests_by_h11(data), requests_by_httptools(data)
+    assert not by_h11.error, data
+    assert by_h11 == by_httptools
+    return list(by_h11.messages), by_h11.unfinished
+
+
+def answers(data: bytes) -> list[str]:
+    """Return what a client got, as the corpus writes it; what is left over at the end is an error."""
+    found = []
+    while data:
+        head, end, data = data.partition(b"\r\n\r\n")
+        assert end, head
+        status = int(head[9:12])
+        if status < 200:
+            found.append(str(status))
+            continue
+        length = _LENGTH.search(head + b"\r\n")
+        assert length, head
+        body, data = data[: int(length[1])], data[int(length[1]) :]
+        assert len(body) == int(length[1]), head
+        said = json.loads(body) if body.startswith(b"{") else {}
+        code = (
+            said["error"]["data"]["code"] if "error" in said else said.get("code")
+        )  # plain to other methods than POST
+        found.append(f"{status} {code}" if code else str(status))
+    return found

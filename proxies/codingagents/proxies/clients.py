@@ -138,7 +138,7 @@ class TlsClient(Client, asyncio.BufferedProtocol):
 
 
 class _TlsEnd:
-    """A TLS transport as `ClientEnd`. It has no half-closed state: a client that lingers reads until it is closed."""
+    """A TLS transport as `ClientEnd`."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.write = transport.write
@@ -146,6 +146,6 @@ class _TlsEnd:
         self.abort = transport.abort
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
-
-    def write_eof(self) -> None:
-        """Do nothing: every answer that is followed by this says `Connection: close` and how long it is."""
+        # There is no half-closed state, but closing does what it is wanted for: the close alert follows what was
+        # written, and what the client still sends is read and thrown away until its own alert, for a limited time.
+        self.write_eof = transport.close

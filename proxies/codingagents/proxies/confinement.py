@@ -1,57 +1,57 @@
-"""SHELL: what a helper does to its own process: keeps only its descriptors, changes its UID for good, hides its memory.
+"""SHELL: what a helper takes from itself for good, and tries at once: identity, limits, files, ports, system calls.
 
-Does not serve and knows no spec; every step is read back, and one that did not take raises `ProcessError`.
-Linux only: prctl(2), close_range(2), proc(5).
+Every layer is tried in the process that will serve (`attempts`), and `layer_rows` makes the report of it. Fails closed:
+where a layer that a helper must have did not take, it raises and nothing is served. What a kernel is too old for
+(Landlock) is said in the report. Does not serve; what may stay is told by `needs`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import errno
-import fcntl
+import functools
 import os
 import resource
-import signal
-import stat
-import struct
 
+from codingagents.proxies import attempts, descriptors, layer_rows, name_service
+from codingagents.proxies.layer_rows import Tried
+from codingagents.proxies.needs import Needs
+from codingagents.proxies.syscall_filter import helper_program
+from codingagents.trust import linux
 from codingagents.trust.errors import ProcessError
+from codingagents.trust.events import Layer
+from codingagents.trust.landlock import (
+    ABSTRACT_UNIX_SOCKETS,
+    ALL_OF_FILES,
+    NET_ABI,
+    READ_DIR,
+    READ_FILE,
+    SCOPE_ABI,
+    SIGNALS,
+    TCP_BIND,
+    TCP_CONNECT,
+    Ruleset,
+    abi_version,
+)
 
-CHANNEL = 3  # the descriptors of a helper, after everything else was closed
-LISTENER = 4
-SOCK_DIAG = 5  # only where the listener belongs to another network namespace
-_ABOVE = 10  # out of the way of every number that gets a meaning
-_NO_LIMIT = 1 << 20  # close_range(2) ignores what lies past the table
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
-_PR_GET_DUMPABLE = 3
-_PR_SET_NAME = 15
-_PR_GET_SECCOMP = 21
-_PR_SET_SECCOMP = 22
-_PR_SET_NO_NEW_PRIVS = 38
-_PR_GET_NO_NEW_PRIVS = 39
-
-_SECCOMP_MODE_FILTER = 2
-# linux/filter.h and linux/seccomp.h; offsets in struct seccomp_data
-_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _DENY, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
-_NUMBER, _ARCHITECTURE = 0, 4
-_X32 = 0x40000000  # x86-64's second table begins here; others have no such numbers
-# By machine: AUDIT_ARCH_*, execve, execveat.
-_EXECS = {"x86_64": (0xC000003E, 59, 322), "aarch64": (0xC00000B7, 221, 281)}
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-_libc.prctl.restype = ctypes.c_int
+_THREADS = 64  # of the helper's UID; name resolution makes four. Processes it cannot make at all
+_STACK_BYTES = 8 << 20
+# Code and data of a helper are some 60 MiB of address space; a connection's buffers stay far below 1 MiB.
+_DATA_BYTES, _DATA_BYTES_A_CONNECTION = 256 << 20, 1 << 20
+_CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 
 
-def _prctl(option: int, argument: int = 0, another: int = 0) -> int:
-    result: int = _libc.prctl(option, argument, another, 0, 0)
-    if result < 0:
-        number = ctypes.get_errno()
-        raise ProcessError(f"prctl({option}) failed: {os.strerror(number)}")
-    return result
+@functools.cache
+def _program(resolves: bool) -> bytes:
+    return helper_program(linux.machine(), resolves=resolves)
+
+
+def preload() -> None:
+    """Do once, in the zygote, what is the same for every helper, and what it could not load any more."""
+    for resolves in (False, True):
+        _program(resolves)
+    name_service.preload()
 
 
 def die_with_parent() -> None:
@@ -60,120 +60,126 @@ def die_with_parent() -> None:
     A second line behind EOF on the channel. The supervisor therefore makes the zygote from its main thread. The kernel
     clears the request at every change of credentials: call again after it.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    linux.set_parent_death_signal()
 
 
 def name_process(name: str) -> None:
     """Set what `ps` shows, 15 bytes at most; the argv of the zygote stays visible beside it."""
     buffer = ctypes.create_string_buffer(name.encode("ascii", "replace")[:15])
-    _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+    linux.prctl(linux.PR_SET_NAME, ctypes.addressof(buffer))
 
 
-def keep_only(*descriptors: int) -> None:
-    """Move channel, listener and perhaps netlink socket to their numbers, put 0 to 2 on /dev/null, close the rest."""
-    high = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for number in descriptors]
-    null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), fcntl.F_DUPFD_CLOEXEC, _ABOVE)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    for number, kept in enumerate(high, CHANNEL):
-        os.dup2(kept, number, inheritable=False)
-    os.closerange(CHANNEL + len(high), _NO_LIMIT)
+def confine(uid: int, gid: int, needs: Needs, *, sock_diag: bool = False) -> list[Layer]:
+    """Become `uid` and `gid` for good, keep nothing but `needs`, and return what was tried of each layer.
 
-
-def open_descriptors() -> dict[int, str]:
-    """Return {number: target} of this process, as proc(5) tells it, without the descriptor of the listing itself."""
-    found: dict[int, str] = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            continue  # the listing's own descriptor, closed by now
-    return dict(sorted(found.items()))
-
-
-def assert_nothing_foreign(*, sock_diag: bool = False) -> None:
-    """Raise `ProcessError` unless exactly /dev/null three times, the channel and the listener are open.
-
-    And, with `sock_diag`, the netlink socket that answers for the listener's network namespace.
-    """
-    found = open_descriptors()
-    sockets = [CHANNEL, LISTENER, *([SOCK_DIAG] if sock_diag else [])]
-    if set(found) != {0, 1, 2, *sockets}:
-        raise ProcessError(f"a helper must hold descriptors {[0, 1, 2, *sockets]}, found {found}")
-    null = os.stat(os.devnull).st_rdev
-    for number in (0, 1, 2):
-        if os.fstat(number).st_rdev != null:
-            raise ProcessError(f"descriptor {number} of a helper must be {os.devnull}, found {found[number]}")
-    for number in sockets:
-        if not stat.S_ISSOCK(os.fstat(number).st_mode):
-            raise ProcessError(f"descriptor {number} of a helper must be a socket, found {found[number]}")
-
-
-def forbid_exec() -> None:
-    """Make every exec fail with EPERM, here and in all that is forked, for good; needs no_new_privs.
-
-    A helper never needs one, and nothing else would see what it ran if it were not ours any more.
-    """
-    architecture, execve, execveat = _EXECS[os.uname().machine]
-    # The two numbers of a jump: how many instructions to skip where the comparison holds, and where not.
-    program = (
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_IF_EQUAL, 1, 0, architecture),
-        (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, _NUMBER),
-        (_IF_AT_LEAST, 2, 0, _X32),
-        (_IF_EQUAL, 1, 0, execve),
-        (_IF_EQUAL, 0, 1, execveat),
-        (_RETURN, 0, 0, _DENY),
-        (_RETURN, 0, 0, _ALLOW),
-    )
-    code = b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    fprog = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(buffer)))
-    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(fprog))
-
-
-def drop(uid: int, gid: int) -> None:
-    """Become `uid` and `gid` for good: no groups, capabilities, new privileges, execs or core, not traceable.
-
-    Raises `ProcessError` where a step failed or did not read back as demanded.
+    Raises `ProcessError` where a step failed, or where a layer without which no helper may serve did not take.
     """
     if uid == 0 or gid == 0:
         raise ProcessError("a helper never runs as root: give it a UID and GID of its own")
+    held = len(descriptors.assert_nothing_foreign(sock_diag=sock_diag))
+    tried = [Tried(layer="descriptors", act="open, none of them foreign", outcome=str(held), wanted=str(held))]
+    _drop_identity(uid, gid)
+    try:
+        _give_up_privileges()
+        tried += _limit(needs)
+        tried += attempts.privileges(uid, gid)
+        of_access, absent = _restrict_access(needs)
+        tried += of_access
+        tried += _restrict_calls(needs)
+    except OSError as error:
+        raise ProcessError(f"the helper cannot be confined: {error.strerror}") from None
+    except NotImplementedError as error:
+        raise ProcessError(f"the helper cannot be confined: {error}") from None
+    report = layer_rows.rows(tried, absent)
+    if unmet := layer_rows.unmet(report):
+        seen = "; ".join(f"{row.layer}: {row.probe}" for row in unmet)
+        raise ProcessError(f"the helper is not confined and does not serve: {seen}")
+    return report
+
+
+def _drop_identity(uid: int, gid: int) -> None:
+    with contextlib.suppress(PermissionError):  # without CAP_SETPCAP; only an exec could use it, and there is none
+        linux.drop_bounding_set()
     try:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.umask(0o077)
-        os.chdir("/")
     except OSError as error:
         raise ProcessError(f"the helper cannot become UID {uid}: {error.strerror}") from None
-    os.environ.clear()
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    forbid_exec()
-    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _give_up_privileges() -> None:
+    # Leaving UID 0 keeps the inheritable set, which some engines fill.
+    linux.syscall(linux.machine().number("capset"), _CAPABILITY_HEADER, _NO_CAPABILITIES)
+    linux.set_no_new_privs()
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
     die_with_parent()
-    _assert_dropped(uid, gid)
+    os.umask(0o077)
+    os.chdir("/")
+    os.environ.clear()
 
 
-def _assert_dropped(uid: int, gid: int) -> None:
-    facts = {
-        "real, effective and saved UID": (os.getresuid(), (uid, uid, uid)),
-        "real, effective and saved GID": (os.getresgid(), (gid, gid, gid)),
-        "groups": (os.getgroups(), []),
-        "no_new_privs": (_prctl(_PR_GET_NO_NEW_PRIVS), 1),
-        "seccomp mode": (_prctl(_PR_GET_SECCOMP), _SECCOMP_MODE_FILTER),
-        "dumpable": (_prctl(_PR_GET_DUMPABLE), 0),
-        "capabilities": (_capabilities(), {"CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapAmb": 0}),
+def _limit(needs: Needs) -> list[Tried]:
+    """Put limits on, for good; what the hard limit does not allow is not to be had, and shows for descriptors."""
+    limits = {
+        "core": (resource.RLIMIT_CORE, 0),
+        "fsize": (resource.RLIMIT_FSIZE, 0),
+        "memlock": (resource.RLIMIT_MEMLOCK, 0),
+        "msgqueue": (resource.RLIMIT_MSGQUEUE, 0),
+        "nproc": (resource.RLIMIT_NPROC, _THREADS),
+        "stack": (resource.RLIMIT_STACK, _STACK_BYTES),
+        "data": (resource.RLIMIT_DATA, _DATA_BYTES + needs.connections * _DATA_BYTES_A_CONNECTION),
+        "nofile": (resource.RLIMIT_NOFILE, needs.descriptors),
     }
-    for what, (found, wanted) in facts.items():
-        if found != wanted:
-            raise ProcessError(f"the helper's {what} must be {wanted} and is {found}")
+    tried = []
+    for name, (which, wanted) in limits.items():
+        hard = resource.getrlimit(which)[1]
+        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(which, (value, value))
+        least = wanted if which == resource.RLIMIT_NOFILE else value
+        tried.append(Tried(layer="rlimits", act=name, outcome=str(resource.getrlimit(which)[0]), wanted=str(least)))
+    return tried
 
 
-def _capabilities() -> dict[str, int]:
-    # As bytes: a codec would be imported here and now, in each helper, and from paths that may be root's alone.
-    with open("/proc/self/status", "rb", buffering=0) as status:
-        pairs = (line.split(b":", 1) for line in status.read().splitlines() if line.startswith(b"Cap"))
-        return {name.decode(): int(mask, 16) for name, mask in pairs if name != b"CapBnd"}
+def _restrict_access(needs: Needs) -> tuple[list[Tried], dict[str, str]]:
+    """Put Landlock on as far as the kernel has it; return what was tried, and why what was not."""
+    abi = abi_version()
+    if abi == 0:
+        why = "the kernel has no Landlock, or it is switched off or forbidden"
+        return [], dict.fromkeys(("landlock_fs", "landlock_net", "landlock_scope"), why)
+    tried = []
+    absent = {
+        layer: f"Landlock's ABI is {abi} here, and this needs {least}"
+        for layer, least in (("landlock_net", NET_ABI), ("landlock_scope", SCOPE_ABI))
+        if abi < least
+    }
+    access = attempts.Access()
+    acts = {"landlock_fs": access.files, "landlock_net": access.network, "landlock_scope": access.scope}
+    before = {layer: attempts.outcomes(acts[layer]) for layer in acts.keys() - absent.keys()}
+    _landlock(needs)
+    for layer, outcomes in before.items():
+        wanted = "EPERM" if layer == "landlock_scope" else "EACCES"
+        tried += attempts.compared(layer, acts[layer], outcomes, wanted=wanted)
+    access.close()
+    return tried, absent
+
+
+def _landlock(needs: Needs) -> None:
+    with Ruleset(files=ALL_OF_FILES, network=TCP_BIND | TCP_CONNECT, scopes=ABSTRACT_UNIX_SOCKETS | SIGNALS) as rules:
+        rules.allow_beneath(os.devnull, READ_FILE)  # libuv keeps one open, to close it when descriptors run out
+        rules.allow_beneath("/proc/self/fd", READ_DIR)  # for the listing in `facts.Ready`
+        for path in name_service.readable_paths() if needs.resolves else ():
+            rules.allow_beneath(path, READ_FILE)
+        for port in needs.ports:
+            rules.allow_port(port, TCP_CONNECT)
+        rules.restrict_self()
+
+
+def _restrict_calls(needs: Needs) -> list[Tried]:
+    before = attempts.outcomes(attempts.CALLS)
+    linux.install_filter(_program(needs.resolves))
+    mode = linux.prctl(linux.PR_GET_SECCOMP)
+    return [
+        Tried(layer="seccomp", act="PR_GET_SECCOMP", outcome=str(mode), wanted=str(linux.SECCOMP_MODE_FILTER)),
+        *attempts.compared("seccomp", attempts.CALLS, before, wanted="EPERM"),
+    ]

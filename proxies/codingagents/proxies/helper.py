@@ -18,14 +18,16 @@ from dataclasses import dataclass
 
 import uvloop
 
-from codingagents.proxies import confinement
+from codingagents.proxies import confinement, descriptors
 from codingagents.proxies.commands import EXIT_FAILED, Commands
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.listening import tls_context
+from codingagents.proxies.needs import needs_of
 from codingagents.proxies.server import Server
 from codingagents.rewrite.specs import AnyHelperCommand, HelperSpec
 from codingagents.trust import wire
 from codingagents.trust.errors import AgentError, WireError
+from codingagents.trust.events import Layer
 from codingagents.trust.facts import Failed, Ready
 from codingagents.trust.selftest import self_test
 
@@ -42,6 +44,7 @@ def preload() -> None:
         with contextlib.suppress(WireError):
             wire.decode(kind, b"{}")
     wire.encode_lines([Ready(open_fds=[])])
+    confinement.preload()
     self_test()
 
 
@@ -81,12 +84,13 @@ def main(channel: int, listener: int, sock_diag: int | None = None) -> int:
         if told is None:
             return 0
         listen_tls = tls_context(told.spec)
-        confinement.assert_nothing_foreign(sock_diag=sock_diag is not None)
-        confinement.drop(told.spec.uid, told.spec.gid)
+        layers = confinement.confine(
+            told.spec.uid, told.spec.gid, needs_of(told.spec.remote), sock_diag=sock_diag is not None
+        )
         diag = None if sock_diag is None else socket.socket(fileno=sock_diag)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             sockets = socket.socket(fileno=channel), socket.socket(fileno=listener)
-            runner.run(_serve(told, *sockets, listen_tls=listen_tls, sock_diag=diag))
+            runner.run(_serve(told, layers, *sockets, listen_tls=listen_tls, sock_diag=diag))
     except Exception as error:  # the last place that can say why
         report_failure(channel, error)
         return EXIT_FAILED
@@ -106,6 +110,7 @@ def _read_spec(channel: int) -> _Told | None:
 
 async def _serve(
     told: _Told,
+    layers: list[Layer],
     channel: socket.socket,
     listener: socket.socket,
     *,
@@ -119,8 +124,8 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, terminated.set)
     server = Server(loop, told.spec, facts, listen_tls=listen_tls, sock_diag=sock_diag)
     await server.start(listener)
-    listing = confinement.open_descriptors()
-    facts.put(Ready(open_fds=[f"{number} {target}" for number, target in listing.items()]))
+    listing = descriptors.open_descriptors()
+    facts.put(Ready(open_fds=[f"{number} {target}" for number, target in listing.items()], layers=layers))
     commands = Commands(channel, told.rest, server, facts, os._exit)
     commands.obey(told.commands)
     loop.add_reader(channel, commands.readable)

@@ -20,6 +20,7 @@ import sys
 from typing import NoReturn
 
 from codingagents.proxies import confinement, helper
+from codingagents.proxies.descriptors import CHANNEL, LISTENER, SOCK_DIAG, keep_only
 from codingagents.rewrite.specs import Cloned, CloneRequest
 from codingagents.trust import wire
 from codingagents.trust.errors import WireError
@@ -60,13 +61,11 @@ def _become_helper(server: str, channel: int, *others: int) -> NoReturn:
     status = 1
     try:
         confinement.die_with_parent()
-        confinement.keep_only(channel, *others)
-        channel = confinement.CHANNEL
+        keep_only(channel, *others)
+        channel = CHANNEL
         confinement.name_process(f"helper {server}")
         gc.enable()
-        status = helper.main(
-            confinement.CHANNEL, confinement.LISTENER, confinement.SOCK_DIAG if len(others) > 1 else None
-        )
+        status = helper.main(CHANNEL, LISTENER, SOCK_DIAG if len(others) > 1 else None)
     except BaseException as error:  # nothing may climb into the zygote's loop
         helper.report_failure(channel, error)
     finally:

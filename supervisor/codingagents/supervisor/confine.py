@@ -29,18 +29,6 @@ from codingagents.trust import errors, linux, wire
 _REACHED = "succeeded"
 
 
-def _attempt(act: object, *arguments: object) -> str:
-    """Run a forbidden act and return the errno's name, or that it succeeded."""
-    assert callable(act)
-    try:
-        result = act(*arguments)
-    except OSError as error:
-        return errno.errorcode.get(error.errno or 0, str(error.errno))
-    if isinstance(result, int) and result > 2:
-        os.close(result)
-    return _REACHED
-
-
 class _Stub:
     def __init__(self, channel: socket.socket, spec: ConfineSpec) -> None:
         self.channel = channel
@@ -57,7 +45,7 @@ class _Stub:
 
     def exec_probe_file(self) -> str:
         """Exec a file of no format: ENOEXEC where it may be executed, EACCES where Landlock forbids it."""
-        return _attempt(os.execve, self.probe_file, ["self-test"], {})
+        return linux.attempt(os.execve, self.probe_file, ["self-test"], {})
 
     def drop_identity(self) -> None:
         self.step = "dropping Linux capabilities and identity"
@@ -65,7 +53,7 @@ class _Stub:
         if spec.uid is None:
             return
         supervisor = os.getppid()
-        control = _attempt(os.kill, supervisor, 0)
+        control = linux.attempt(os.kill, supervisor, 0)
         if self.wants("caps_bounding"):
             try:
                 linux.drop_bounding_set()
@@ -77,8 +65,8 @@ class _Stub:
             os.setresuid(spec.uid, spec.uid, spec.uid)
             if os.getresuid() != (spec.uid,) * 3 or os.getresgid() != (spec.gid,) * 3:
                 raise OSError(errno.EPERM, "identity did not change")
-            self.observe("uid_drop", "setresuid(0, 0, 0)", _attempt(os.setresuid, 0, 0, 0))
-            self.observe("uid_drop", "kill(supervisor, 0)", _attempt(os.kill, supervisor, 0), control)
+            self.observe("uid_drop", "setresuid(0, 0, 0)", linux.attempt(os.setresuid, 0, 0, 0))
+            self.observe("uid_drop", "kill(supervisor, 0)", linux.attempt(os.kill, supervisor, 0), control)
 
     def restrict(self) -> list[str]:
         self.step = "no_new_privs"
@@ -110,7 +98,7 @@ class _Stub:
         if self.spec.death_signal:
             linux.set_parent_death_signal()
         guard = self.wants("memfd_rule")
-        control = _attempt(linux.memfd_create, 0) if guard else ""
+        control = linux.attempt(linux.memfd_create, 0) if guard else ""
         listener, trapped = self.install_filter(guard)
         self.step = "handing over the trap"
         if listener >= 0:
@@ -119,10 +107,10 @@ class _Stub:
         else:
             self.channel.sendall(wire.encode(trapped))
         if guard:
-            self.observe("memfd_rule", "memfd_create(flags=0)", _attempt(linux.memfd_create, 0), control)
+            self.observe("memfd_rule", "memfd_create(flags=0)", linux.attempt(linux.memfd_create, 0), control)
         if listener >= 0:
             program, name = "/bin/true", PROBE_ARGV0 + self.spec.probe_nonce
-            outcome = _attempt(os.execve, program, [name], {})
+            outcome = linux.attempt(os.execve, program, [name], {})
             self.observe("exec_trap", f"execve of {program} that the trap denies", outcome)
 
     def install_filter(self, guard_memfd: bool) -> tuple[int, Trapped]:

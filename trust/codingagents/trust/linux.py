@@ -6,9 +6,12 @@ Each raises `OSError` with the kernel's errno. What only the supervisor needs is
 from __future__ import annotations
 
 import ctypes
+import errno
+import functools
 import os
 import platform
 import signal
+from collections.abc import Callable
 from typing import Final
 
 from codingagents.trust import syscalls
@@ -39,6 +42,7 @@ class _SockFprog(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
+@functools.cache
 def machine() -> syscalls.Machine:
     """Return this machine's numbers; `NotImplementedError` on an architecture nobody has checked."""
     return syscalls.machine(platform.machine())
@@ -51,6 +55,17 @@ def syscall(number: int, *arguments: object) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
+
+
+def attempt(act: Callable[..., object], *arguments: object) -> str:
+    """Do what may be forbidden, and return the errno's name, or "succeeded"; a descriptor that came of it is closed."""
+    try:
+        result = act(*arguments)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error.errno))
+    if isinstance(result, int) and result > 2:
+        os.close(result)
+    return "succeeded"
 
 
 def prctl(option: int, argument: int = 0) -> int:

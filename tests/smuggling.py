@@ -1,4 +1,4 @@
-"""The corpus of hostile requests, for the core (`tests/unit`) and for a real helper (`integration`)."""
+"""The corpus of hostile requests and responses, for the core (`tests/unit`) and for a real helper (`integration`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from http_opinions import Message, requests_by_h11, requests_by_httptools
+from http_opinions import Message, requests_by_h11, requests_by_httptools, response_by_h11, response_by_httptools
 
 REQUEST_BYTES = 10_000  # the limits that the corpus is written for
 HEADER_BYTES = 2048
@@ -67,11 +67,58 @@ class Request:
         assert b"local" not in first.values(b"authorization")[0]
 
 
+@dataclass(frozen=True)
+class Response:
+    """One case of responses.toml, which explains the fields."""
+
+    raw: str
+    client: str
+    ask: str = "GET"
+    then: str = "open"
+    body: str = ""
+    has: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> bytes:
+        """What the upstream sends."""
+        return _REPEAT.sub(lambda match: match[1] * int(match[2]), self.raw.encode("latin-1"))
+
+    def check(self, data: bytes) -> None:
+        """Assert that `data`, up to the end of the response or of the connection, is what the client may get."""
+        head = self.ask == "HEAD"
+        opinion = response_by_h11(data, head=head, closed=True)
+        if self.client == "aborted":
+            assert opinion.only is None, data
+            return
+        message = opinion.only
+        assert message is not None, data
+        assert head or response_by_httptools(data).only == message
+        status, _, code = self.client.partition(" ")
+        assert message.start == (status.encode(),)
+        if status == "502":
+            assert code in ("", json.loads(message.body)["error"]["data"]["code"])
+            return
+        assert message.body == self.body.encode("latin-1")
+        assert {name.decode() for name, _ in message.headers}.isdisjoint(self.lacks)
+        wanted = [line.encode("latin-1").split(b": ", 1) for line in self.has]
+        assert [(name.lower(), value) for name, value in wanted if value not in message.values(name.lower())] == []
+
+
 def requests() -> list[Any]:
-    """Return all cases, as parameters of a test."""
-    tables = tomllib.loads((_CORPUS / "requests.toml").read_text(encoding="utf-8"))
+    """Return all requests, as parameters of a test."""
+    return _cases("requests.toml", Request)
+
+
+def responses() -> list[Any]:
+    """Return all responses, as parameters of a test."""
+    return _cases("responses.toml", Response)
+
+
+def _cases(name: str, kind: type[Request | Response]) -> list[Any]:
+    tables = tomllib.loads((_CORPUS / name).read_text(encoding="utf-8"))
     return [
-        pytest.param(Request(**{key: _frozen(value) for key, value in case.items()}), id=f"{title}: {name}")
+        pytest.param(kind(**{key: _frozen(value) for key, value in case.items()}), id=f"{title}: {name}")
         for title, cases in tables.items()
         for name, case in cases.items()
     ]

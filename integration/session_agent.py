@@ -10,6 +10,8 @@ import http.client
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -17,25 +19,54 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 CONFIG = "/run/coding-agents/clients/claude/mcp.json"
+SESSION_CA = "/run/coding-agents/session-ca.pem"
+SOCKETS = "/run/coding-agents/mcp"
 
 _held: dict[str, tuple[http.client.HTTPConnection, http.client.HTTPResponse]] = {}
 _heard: list[str] = []
 
 
-def endpoint(server: str) -> tuple[str, int, str, str]:
+def _entry(server: str) -> tuple[SplitResult, str]:
     with open(CONFIG) as file:
         entry = json.load(file)["mcpServers"][server]
-    url = urlsplit(entry["url"])
-    return url.hostname or "", url.port or 0, url.path, entry["headers"]["Authorization"]
+    return urlsplit(entry["url"]), entry["headers"]["Authorization"]
+
+
+def endpoint(server: str) -> tuple[str, int, str, str]:
+    url, bearer = _entry(server)
+    return url.hostname or "", url.port or 0, url.path, bearer
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP to the unix socket of a server, whose client configuration no client has."""
+
+    def __init__(self, server: str) -> None:
+        super().__init__("localhost", timeout=20)
+        self._path = f"{SOCKETS}/{server}.sock"
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def _send(server: str, below: str) -> http.client.HTTPConnection:
-    host, port, path, bearer = endpoint(server)
-    connection = http.client.HTTPConnection(host, port, timeout=20)
-    connection.request("POST", path + below, "{}", {"Authorization": bearer, "Content-Type": "application/json"})
+    connection: http.client.HTTPConnection
+    headers = {"Content-Type": "application/json"}
+    if os.path.exists(f"{SOCKETS}/{server}.sock"):
+        connection, path = UnixConnection(server), "/mcp"
+    else:
+        url, headers["Authorization"] = _entry(server)
+        host, port, path = url.hostname or "", url.port, url.path
+        if url.scheme == "https":
+            trust = ssl.create_default_context(cafile=SESSION_CA)
+            connection = http.client.HTTPSConnection(host, port, timeout=20, context=trust)
+        else:
+            connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection.request("POST", path + below, "{}", headers)
     return connection
 
 

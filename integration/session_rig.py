@@ -42,7 +42,7 @@ from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.specs import SessionSecrets
 from codingagents.trust import checkpoint, wire
 from codingagents.trust.encoding import Record, decode_line
-from codingagents.trust.events import Event, HelperReady
+from codingagents.trust.events import Event, HelperReady, SessionEnded
 from codingagents.trust.logfile import read_lines
 from codingagents.trust.verify import Verified, verify_log
 from codingagents.trust.vocabulary import Secret, SessionId
@@ -276,7 +276,11 @@ class Session:
                 pass
         assert "coding-agents" not in Path("/proc/net/unix").read_text()
         if self.directory.exists():
-            assert {path.name for path in self.directory.iterdir()} <= {"session.json", "events.jsonl"}
+            left = {path.name for path in self.directory.iterdir()} - {"session.json", "events.jsonl"}
+            if not self.events(SessionEnded):  # killed: its socket stays, and nobody is there
+                left -= {"operator.sock"}
+                assert "operator.sock" not in Path("/proc/net/unix").read_text()
+            assert left == set()
 
     def end(self) -> None:
         """Kill what still runs."""

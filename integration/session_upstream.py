@@ -34,8 +34,8 @@ class Upstream:
         self.received = b""  # application bytes of all connections
         self.release = threading.Event()
 
-    def server(self, name: str, *, pins: str = "right", limits: str = "") -> str:
-        """Return the tables of config.toml for a server that stands here."""
+    def server(self, name: str, *, pins: str = "right", limits: str = "", keys: str = "") -> str:
+        """Return the tables of config.toml for a server that stands here; `keys` are more of the server's own."""
         used = self.pin if pins == "right" else pki.make_root("Another").pin
         expires = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=100)
         return f"""
@@ -43,6 +43,7 @@ class Upstream:
             url = "https://upstream.test/mcp"
             connect_to = "127.0.0.1:{self.port}"
             bearer_token_env_var = "TOKEN"
+            {keys}
             [mcp_servers.{name}.tls]
             ca = "custom"
             ca_file = "{self._directory.name}/root.pem"

@@ -12,16 +12,24 @@ from typing import Any
 import pytest
 
 import session_rig as rig
+from codingagents.rewrite.specs import RenewedSecrets
+from codingagents.trust import wire
 from codingagents.trust.events import (
     Event,
+    HelperDegraded,
+    HelperDraining,
+    HelperFailed,
     HelperReady,
     HelperRequest,
+    HelperSecrets,
     HelperStarting,
     HelperStopped,
     PinMismatch,
     SessionEnded,
     UpstreamFailed,
+    ZygoteReplaced,
 )
+from codingagents.trust.vocabulary import Secret
 from session_rig import Place, Session, every_mode
 from session_upstream import TOKEN, Upstream
 
@@ -47,6 +55,10 @@ def answered(answer: dict[str, Any]) -> dict[str, Any]:
 def code_of(answer: dict[str, Any]) -> str:
     """Return the stable code in an answer that the helper made itself."""
     return str(json.loads(answer["body"])["error"]["data"]["code"])
+
+
+def lives(session: Session, server: str) -> int:
+    return sum(event.server == server for event in session.events(HelperReady))
 
 
 def time_of(session: Session, event: Event) -> datetime.datetime:
@@ -88,6 +100,126 @@ def test_a_helper_that_is_killed_mid_request_is_back_within_its_backoff(
         assert session.wait() == 0
     assert session.verify().closed
     session.assert_nothing_is_left()
+
+
+@every_mode
+def test_a_zygote_that_is_killed_is_replaced_and_no_helper_notices(mode: str, where: Place, upstream: Upstream) -> None:
+    """The next helper is made by the new one."""
+    with rig.start(mode, where, upstream.server("one") + upstream.server("two")) as session:
+        assert session.answer() == "up"
+        before = {name: session.event(HelperReady, server=name).process_pid for name in ("one", "two")}
+        former = session.named("helper zygote")
+        os.kill(former, signal.SIGKILL)
+        replaced = session.event(ZygoteReplaced)
+        assert replaced.reason == "killed by SIGKILL"
+        rig.wait_until(lambda: session.named("helper zygote") != former, "a new zygote")
+        assert session.events(HelperStopped) == []
+        assert answered(session.ask("post", "one")) == OK
+        os.kill(session.named("helper one"), signal.SIGKILL)
+        assert answered(session.ask("post", "one")) == OK
+        assert session.events(HelperReady)[-1].process_pid not in before.values()
+        assert [event.server for event in session.events(HelperStopped)] == ["one"]
+        assert answered(session.ask("post", "two")) == OK
+        session.tell("leave", 0)
+        assert session.wait() == 0
+    assert session.verify().closed
+    session.assert_nothing_is_left()
+
+
+@every_mode
+def test_a_zygote_that_hangs_is_replaced(mode: str, where: Place, upstream: Upstream) -> None:
+    """It keeps its channel open, and would let a helper's place stay empty for ever."""
+    with rig.start(mode, where, upstream.server("one")) as session:
+        assert session.answer() == "up"
+        session.event(HelperReady)
+        os.kill(session.named("helper zygote"), signal.SIGSTOP)
+        os.kill(session.named("helper one"), signal.SIGKILL)
+        session.event(ZygoteReplaced, reason="killed by SIGKILL")
+        rig.wait_until(lambda: len(session.events(HelperReady)) == 2, "the next helper")
+        assert answered(session.ask("post", "one")) == OK
+
+
+def test_a_helper_that_hangs_is_degraded_and_replaced(where: Place, upstream: Upstream) -> None:
+    """Its listening socket takes connections all the while; without the probe their clients would wait for ever."""
+    with rig.start("subreaper", where, upstream.server("one")) as session:
+        assert session.answer() == "up"
+        first = session.event(HelperReady)
+        os.kill(session.named("helper one"), signal.SIGSTOP)
+        session.tell("post", "one")
+        degraded = session.event(HelperDegraded)
+        assert degraded.reason == "it answers its probe late"
+        stopped = rig.wait_until(lambda: session.events(HelperStopped), "its end", patience=30)[0]
+        assert (stopped.process_pid, stopped.reason) == (first.process_pid, "did not answer its probe")
+        session.answer()  # what the one that hung had accepted is lost; what came later is not
+        assert answered(session.ask("post", "one")) == OK
+
+
+@every_mode
+def test_a_server_that_failed_is_answered_for_and_the_session_lives_on(
+    mode: str, where: Place, upstream: Upstream
+) -> None:
+    """Over each kind of listener; its neighbour and the agent are not touched."""
+    kinds = ("http", "https", "unix")
+    keys = {kind: f'listen = "{kind}"' for kind in kinds} | {"unix": 'listen = "unix"\nclient_auth = ["uid"]'}
+    config = "".join(upstream.server(kind, keys=keys[kind]) for kind in kinds) + upstream.server("beside")
+    with rig.start(mode, where, config) as session:
+        assert session.answer() == "up"
+        for kind in (*kinds, "beside"):
+            assert answered(session.ask("post", kind)) == OK
+        for life in range(1, 7):
+            for kind in kinds:
+                rig.wait_until(lambda: lives(session, kind) == life, "the next helper")  # noqa: B023 -- called at once
+                os.kill(session.named(f"helper {kind}"), signal.SIGKILL)
+        for kind in kinds:
+            session.event(HelperFailed, server=kind)
+            answer = session.ask("post", kind)
+            assert (answer["status"], code_of(answer)) == (503, "server_failed")
+        assert answered(session.ask("post", "beside")) == OK
+        session.tell("leave", 4)
+        assert session.wait() == 4
+    assert session.verify().closed
+    session.assert_nothing_is_left()
+
+
+def test_a_renewed_secret_is_attached_from_the_next_request_on(where: Place, upstream: Upstream) -> None:
+    """By the live helper, by the next one, and never in the log; what the session does not have is not taken."""
+    new = "renewed-token-of-this-session-9876543210"
+    with rig.start("subreaper", where, upstream.server("one")) as session:
+        assert session.answer() == "up"
+        assert answered(session.ask("post", "one")) == OK
+        assert session.control is not None
+        renewed = RenewedSecrets(secrets={"TOKEN": Secret(new), "FOREIGN": Secret("x" * 20)})
+        session.control.sendall(wire.encode(renewed, reveal_secrets=True))
+        taken = session.event(HelperSecrets)
+        assert (taken.server, taken.names, taken.problem) == ("one", ["TOKEN"], None)
+        assert new.encode() not in upstream.received
+        session.ask("post", "one")
+        assert upstream.received.count(f"Bearer {new}".encode()) == 1
+        os.kill(session.named("helper one"), signal.SIGKILL)
+        rig.wait_until(lambda: len(session.events(HelperReady)) == 2, "the next helper")
+        session.ask("post", "one")
+        assert upstream.received.count(f"Bearer {new}".encode()) == 2
+        session.ask("run", "/bin/echo", TOKEN, new)
+        session.tell("leave", 0)
+        assert session.wait() == 0
+    assert session.sentences() == ["coding-agents: secrets that this session does not have were not renewed: FOREIGN"]
+    log = session.log.read_text()
+    assert new not in log
+    assert TOKEN not in log
+    assert log.count("[secret TOKEN]") >= 2
+
+
+@every_mode
+def test_helpers_are_drained_at_the_end(mode: str, where: Place, upstream: Upstream) -> None:
+    with rig.start(mode, where, upstream.server("one")) as session:
+        assert session.answer() == "up"
+        assert answered(session.ask("post", "one")) == OK
+        session.tell("leave", 0)
+        assert session.wait() == 0
+    draining, stopped = session.event(HelperDraining), session.event(HelperStopped)
+    assert (draining.server, draining.deadline_ms) == ("one", 6000)
+    assert (stopped.exit_code, stopped.restart_in_ms) == (0, None)
+    assert time_of(session, draining) <= time_of(session, stopped)
 
 
 def test_control_the_same_stream_ends_cleanly_where_nobody_is_killed(where: Place, upstream: Upstream) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -168,3 +169,39 @@ def test_the_death_of_the_supervisor_at_any_moment(mode: str, where: Place, conf
     assert set(codes) <= {128 + signal.SIGKILL, STOPPED}
     assert codes.count(128 + signal.SIGKILL) >= KILLS // 2
     assert any(session.events(AgentStarted) for _, _, session in ends)
+
+
+def test_what_a_killed_supervisor_left_in_plain_directories_is_taken_over(where: Place, upstream: Upstream) -> None:
+    """Its lock went with it, and only with it: beside one that lives, a second session is refused."""
+    config = upstream.server("one") + upstream.server("two", keys='listen = "unix"\nclient_auth = ["uid"]')
+    with rig.start("subreaper", where, config, prefix=rig.DOCKER_CAPABILITIES) as session:
+        assert session.answer() == "up"
+        assert session.ask("post", "two")["status"] == 200
+        with rig.start("subreaper", where, config, prefix=rig.DOCKER_CAPABILITIES) as second:
+            assert second.wait() == 125
+            assert "another session runs here" in second.stderr()
+        assert session.ask("post", "two")["status"] == 200  # and nothing was taken from the first
+        os.kill(session.process.pid, signal.SIGKILL)
+        session.wait()
+        rig.wait_until(lambda: not session.pids(), "the end of every process of the session")
+    left = "/run/coding-agents/mcp/two.sock"
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+        client.connect(left)  # the control: there is something left, and it is harmless
+    with rig.start("subreaper", where, config, prefix=rig.DOCKER_CAPABILITIES) as heir:
+        assert heir.answer() == "up"
+        assert heir.ask("post", "one")["status"] == heir.ask("post", "two")["status"] == 200
+        heir.tell("leave", 0)
+        assert heir.wait() == 0
+    heir.assert_nothing_is_left()
+
+
+def test_directories_that_no_session_left_are_not_touched(where: Place, config: str) -> None:
+    kept = "/run/coding-agents/somebody-elses"
+    os.makedirs(kept)
+    try:
+        with rig.start("subreaper", where, config, prefix=rig.DOCKER_CAPABILITIES) as session:
+            assert session.wait() == 125
+            assert "no session left it so" in session.stderr()
+        assert os.listdir("/run/coding-agents") == ["somebody-elses"]
+    finally:
+        os.removedirs(kept)

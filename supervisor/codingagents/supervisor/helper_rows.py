@@ -43,12 +43,21 @@ def observed_rows(seen: Seen, uid: int, reported_descriptors: Sequence[str]) -> 
         _row("rlimits", set(limits.values()) == {"0"}, "/proc/PID/limits", limits),
     ]
     if seen.descriptors is not None:
-        targets = {line.split(" ", 1)[1] for line in seen.descriptors}
-        foreign = {target for target in targets if target.startswith("/")} - {"/dev/null"}
-        as_told = list(seen.descriptors) == list(reported_descriptors)
-        detail = {"open": str(len(seen.descriptors)), "as reported": "yes" if as_told else "no"}
-        rows.append(_row("descriptors", as_told and not foreign, "list /proc/PID/fd", detail))
+        rows.append(_descriptors_row(seen.descriptors, reported_descriptors))
     return rows
+
+
+def _descriptors_row(found: Sequence[str], reported: Sequence[str]) -> Layer:
+    """Judge the listing: all that was reported is still that, and what came since (its first clients) is no file."""
+    targets = {line.split(" ", 1)[1] for line in found}
+    foreign = sorted({target for target in targets if target.startswith("/")} - {"/dev/null"})
+    changed = sorted(set(reported) - set(found))
+    detail = {
+        "open": str(len(found)),
+        "files": " ".join(foreign) or "none",
+        "not as reported": " ".join(changed) or "none",
+    }
+    return _row("descriptors", not foreign and not changed, "list /proc/PID/fd", detail)
 
 
 def _only(status: Mapping[str, str], *names: str) -> dict[str, str]:

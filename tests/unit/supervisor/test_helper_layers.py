@@ -72,12 +72,22 @@ def test_memory_limits_and_descriptors_that_are_not_as_they_must_be_show() -> No
     assert states(replace(CONFINED, memory_owner=UID))["non_dumpable"] == "unavailable"
     limits = {"Max core file size": "unlimited", "Max file size": "0", "Max locked memory": "0"}
     assert states(replace(CONFINED, limits=limits))["rlimits"] == "unavailable"
-    assert states(replace(CONFINED, descriptors=[*FDS, "5 socket:[9]"]))["descriptors"] == "unavailable"
-    foreign = [*FDS[:4], "4 /etc/shadow"]
-    assert {row.state for row in observed_rows(replace(CONFINED, descriptors=foreign), UID, foreign)} == {
-        "enforced",
-        "unavailable",
-    }
+
+
+@pytest.mark.parametrize(
+    ("found", "reported", "state"),
+    [
+        ([*FDS, "5 socket:[9]"], FDS, "enforced"),  # its first client came meanwhile
+        (FDS[:4], FDS, "unavailable"),
+        ([*FDS[:4], "4 socket:[9]"], FDS, "unavailable"),
+        ([*FDS, "5 /etc/shadow"], FDS, "unavailable"),
+        ([*FDS, "5 /etc/shadow"], [*FDS, "5 /etc/shadow"], "unavailable"),
+    ],
+)
+def test_a_listing_is_what_was_reported_and_holds_no_file(found: list[str], reported: list[str], state: str) -> None:
+    rows = observed_rows(replace(CONFINED, descriptors=found), UID, reported)
+    assert rows[-1].layer == "descriptors"
+    assert rows[-1].state == state
 
 
 def test_what_the_supervisor_may_not_see_has_no_row() -> None:
@@ -101,7 +111,7 @@ def test_a_helper_cannot_call_its_own_word_an_observation() -> None:
 
 
 def test_this_process_is_seen_as_it_is() -> None:
-    rows = {row.layer: row for row in observed_layers(os.getpid(), UID, [])}
+    rows = {row.layer: row for row in observed_layers(os.getpid(), UID, ["0 what it is not"])}
     assert rows["uid_drop"].state == "unavailable"
     assert rows["descriptors"].state == "unavailable"
     assert "Max core file size" in rows["rlimits"].probe

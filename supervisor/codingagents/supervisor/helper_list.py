@@ -94,7 +94,7 @@ def _ask(directory: str) -> bytes:
     except PermissionError:
         raise UsageError(f"only root may ask the session in {directory}") from None
     except (OSError, h11.RemoteProtocolError) as error:
-        raise AgentError(f"the session in {directory} does not answer: {error or 'no answer'}") from None
+        raise AgentError(f"the session in {directory} does not answer: {str(error) or 'no answer'}") from None
     finally:
         os.close(place)
 
@@ -106,7 +106,10 @@ def _converse(connection: socket.socket) -> bytes:
     while len(content) < _MOST:
         event = http.next_event()
         if event is h11.NEED_DATA:
-            http.receive_data(connection.recv(65536))
+            data = connection.recv(65536)
+            if not data and not status:
+                break
+            http.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):

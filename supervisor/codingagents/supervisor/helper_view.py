@@ -60,15 +60,15 @@ def _table(listed: HelperList) -> str:
     from rich.text import Text  # noqa: PLC0415 -- likewise
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("server", "state", "listens on", "pid", "uid", "up"):
+    for column in ("server", "state", "listens on"):
         table.add_column(column, overflow="fold")
-    for column in ("restarts", "requests", "errors", "refused", "open", "upstream", "MB"):
-        table.add_column(column, justify="right", overflow="fold")
+    for column in ("pid", "up", "restarts", "requests", "errors", "refused", "open", "upstream", "MB"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in listed.helpers:
         state = Text(row.state + _reasons(row), _MARKS.get(row.state, ""))
-        cells = (row.listen, row.pid or "-", row.uid, duration(row.uptime_seconds), row.restarts, row.requests)
-        counts = (row.errors, row.refused, row.connections, row.upstream_connections)
-        table.add_row(row.server, state, *map(str, (*cells, *counts)), size(row))
+        process = (str(row.pid or "-"), duration(row.uptime_seconds))
+        counts = (row.restarts, row.requests, row.errors, row.refused, row.connections, row.upstream_connections)
+        table.add_row(row.server, state, row.listen, *process, *map(str, counts), size(row))
     out = io.StringIO()
     Console(file=out, force_terminal=True).print(table)
     return out.getvalue()

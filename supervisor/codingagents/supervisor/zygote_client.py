@@ -46,7 +46,7 @@ class Zygote:
             except (OSError, trio.ClosedResourceError, trio.TooSlowError) as error:
                 self._socket.close()  # an answer that comes late would be taken for the next request's
                 self.is_broken = True
-                raise ProcessError(f"the zygote does not answer: {error or 'timeout'}") from None
+                raise ProcessError(f"the zygote does not answer: {str(error) or 'timeout'}") from None
             received = array.array("i")
             for _, _, payload in ancillary:
                 received.frombytes(payload)

@@ -61,8 +61,10 @@ class ZygoteKeeper:
         try:
             return await zygote.clone(server, channel, listener)
         finally:
-            if zygote.is_broken:  # it may live on, stopped
-                self._children.signal(zygote.child, signal.SIGKILL)
+            if zygote.is_broken:
+                if zygote is self._zygote:
+                    self._is_there = False
+                self._children.signal(zygote.child, signal.SIGKILL)  # it may live on, stopped
 
     def close(self) -> None:
         """Let it end, and have no other: EOF is its signal."""

@@ -1,5 +1,6 @@
 """The lock on the session directories: one at a time, gone with its holder, and never of a session that ended."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -55,7 +56,8 @@ def test_a_session_that_was_killed_is_inherited_from(lock: Path) -> None:
 def test_a_lock_that_was_removed_meanwhile_is_nobodys(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its session ended between our open(2) and our flock(2)."""
     ending = RunOwner()
-    flock, calls = run_owner.fcntl.flock, []
+    flock = fcntl.flock
+    calls: list[int] = []
 
     def after_its_end(descriptor: int, operation: int) -> None:
         if not calls:
@@ -63,7 +65,7 @@ def test_a_lock_that_was_removed_meanwhile_is_nobodys(lock: Path, monkeypatch: p
         calls.append(descriptor)
         flock(descriptor, operation)
 
-    monkeypatch.setattr(run_owner.fcntl, "flock", after_its_end)
+    monkeypatch.setattr(fcntl, "flock", after_its_end)
     mine = RunOwner()
     assert len(calls) == 2
     assert not mine.inherited

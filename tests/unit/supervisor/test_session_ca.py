@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from codingagents.rewrite.specs import ListenCertificate
 from codingagents.supervisor import session_ca
 from codingagents.supervisor.unavailable import _context
+from codingagents.trust.vocabulary import Secret
 
 NOW = datetime.datetime.now(datetime.UTC)
 AUTHORITY, LEAVES = session_ca.issue("s-1", ["one", "two"], NOW)
@@ -66,7 +68,7 @@ def signed_by_the_authoritys_key(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         return kept[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(session_ca.ec, "generate_private_key", keeping)
+        patched.setattr(ec, "generate_private_key", keeping)
         authority, _ = session_ca.issue("s-2", [], NOW)
     key = generate(ec.SECP256R1())
     certificate = (
@@ -84,7 +86,7 @@ def signed_by_the_authoritys_key(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
     chain = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    return authority, _context(session_ca.ListenCertificate(chain_pem=chain, key_pem=session_ca.Secret(pem)))
+    return authority, _context(ListenCertificate(chain_pem=chain, key_pem=Secret(pem)))
 
 
 def test_not_even_its_key_could_vouch_for_another_name(monkeypatch: pytest.MonkeyPatch) -> None:

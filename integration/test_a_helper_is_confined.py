@@ -1,4 +1,4 @@
-"""Helpers as processes: what each says it tried, what is seen of it from outside, and what follows where a layer fails."""
+"""Helpers as processes: what each says it tried, how it looks from outside, and what follows where a layer fails."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_fewer_descriptors_than_its_connections_need_is_partial() -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "no-such-name.invalid"])
 def test_a_confined_helper_resolves_names(zygote: Zygote, host: str) -> None:
-    """In a thread, from the files that it may read: a name of /etc/hosts is dialed, one that is nowhere is said to be."""
+    """From the files that it may read: a name of /etc/hosts is dialed, one that is nowhere is said to be."""
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     remote = RemoteSpec(name="named", scheme="http", host=host, port=port, path="/mcp")

@@ -137,7 +137,11 @@ class Helper:
     def connect(self) -> socket.socket:
         client = socket.socket(self.listener.family)
         client.settimeout(PATIENCE)
-        client.connect(self.listener.getsockname())
+        try:
+            client.connect(self.listener.getsockname())
+        except OSError:
+            client.close()
+            raise
         if client.family != socket.AF_UNIX:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client

@@ -3,7 +3,7 @@
 set -euo pipefail
 case "${1:?usage: setup.sh venv|test|bench}" in
   venv)  packages=(python3-venv python3-seccomp) ;;
-  test)  packages=(python3-venv python3-seccomp util-linux debootstrap)
+  test)  packages=(python3-venv python3-seccomp util-linux debootstrap squid)
          # From wherever it comes: a Docker Engine that is there already is not replaced by Debian's.
          command -v dockerd >/dev/null || packages+=(docker.io) ;;
   bench) packages=(python3-venv python3-seccomp util-linux nginx-light haproxy wrk gcc libc6-dev libssl-dev)
@@ -33,5 +33,13 @@ if [[ " ${missing[*]} " == *" docker.io "* ]]; then
   else
     service docker stop >/dev/null 2>&1 || true
     update-rc.d docker disable
+  fi
+fi
+if [[ " ${missing[*]} " == *" squid "* ]]; then
+  if [ -d /run/systemd/system ]; then
+    systemctl --quiet disable --now squid.service
+  else
+    service squid stop >/dev/null 2>&1 || true
+    update-rc.d squid disable
   fi
 fi

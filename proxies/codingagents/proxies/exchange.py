@@ -121,22 +121,21 @@ class Exchange:
         assert kept is not None
         attachment = self._config.attachment
         attached = attachment.attached if upstream.trusted else attachment.always
-        upstream.write(b"\r\n".join((head.line, attached, *head.lines, b"", b"".join(kept))))
-        self._forget_excess()
+        body = b"".join(kept)
+        upstream.write(b"\r\n".join((head.line, attached, *head.lines, b"", body)))
+        if len(body) > MAX_KEPT:
+            self._kept = None
 
     def send(self, data: bytes) -> None:
         """Pass on a piece of the request's body, or keep it until there is an upstream."""
         kept = self._kept
         if kept is not None:
             kept.append(data)
-        if self._upstream is not None:
-            self._upstream.write(data)
-            self._forget_excess()
-
-    def _forget_excess(self) -> None:
-        """Keep no body that is too large, or too scattered to look at its size again and again."""
-        kept = self._kept
-        if kept and (len(kept) > MAX_PIECES or sum(map(len, kept)) > MAX_KEPT):
+        if self._upstream is None:
+            return
+        self._upstream.write(data)
+        # Not what is too large, nor so scattered that looking at its size again and again would cost more.
+        if kept is not None and (len(kept) > MAX_PIECES or sum(map(len, kept)) > MAX_KEPT):
             self._kept = None
 
     def client_full(self, full: bool) -> None:
@@ -343,15 +342,16 @@ class Exchange:
 
     def _report(self, code: str | None) -> None:
         head, response = self._head, self._response
-        now = self._side.now
-        if response is not None:
-            status = response.status
-            start = round((self._response_began - self._began) * 1000)
-            received = response.length if self._response_body is None else self._response_body.count
-        else:
+        duration = round((self._side.now - self._began) * 1000)
+        start: int | None = None
+        received = 0
+        if response is None:
             status = ANSWERS[code].status if code in ANSWERS else CLIENT_CLOSED
-            start = None
-            received = 0
+        elif self._response_body is None:  # it came whole
+            status, start, received = response.status, duration, response.length
+        else:
+            status, received = response.status, self._response_body.count
+            start = round((self._response_began - self._began) * 1000)
         method, name = self._names if self._kept is None else self._name()
         self._side.surroundings.emit(
             Request(
@@ -360,7 +360,7 @@ class Exchange:
                 error_type=code,
                 request_bytes=head.length if self.body is None else self.body.count,
                 response_bytes=received,
-                duration_ms=round((now - self._began) * 1000),
+                duration_ms=duration,
                 response_start_ms=start,
                 mcp_method=method,
                 mcp_name=name,

@@ -55,16 +55,17 @@ _T = TypeVar("_T")
 class Cache(dict[bytes, _T]):
     """bytes -> what `read` makes of them, remembered; what it raises for is not."""
 
-    def __init__(self, read: Callable[[bytes], _T]) -> None:
-        """Start empty."""
+    def __init__(self, read: Callable[[bytes], _T], size: int = MAX_CACHED) -> None:
+        """Start empty, and hold `size` entries at most."""
         super().__init__()
         self._read = read
+        self._size = size
 
     def __missing__(self, key: bytes) -> _T:
         """Read `key`, and remember what was found."""
         found = self._read(key)
         if len(key) <= MAX_CACHED_KEY:
-            if len(self) >= MAX_CACHED:
+            if len(self) >= self._size:
                 self.clear()
             self[key] = found
         return found

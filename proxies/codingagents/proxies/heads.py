@@ -13,15 +13,36 @@ from collections.abc import Callable
 
 import msgspec
 
-from codingagents.proxies import fields
 from codingagents.proxies.errors import Refusal
+from codingagents.proxies.fields import (
+    AUTHORIZATION,
+    CODING,
+    CONNECTION,
+    ENCODED,
+    EVENT_STREAM,
+    EXPECT,
+    HOST,
+    KEEP_ALIVE,
+    LENGTH,
+    LENGTH_NAME,
+    LOCATION,
+    MCP_METHOD,
+    MCP_NAME,
+    ORIGIN,
+    TOKEN,
+    Cache,
+    Fields,
+    connection,
+    without,
+)
 from codingagents.proxies.framing import CHUNKED, UNTIL_CLOSE
 
-_REQUEST_LINE = re.compile(rb"(" + fields.TOKEN + rb") (/[!\"$-~]*) HTTP/1\.1")  # origin-form has no fragment: no "#"
+_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") (/[!\"$-~]*) HTTP/1\.1")  # origin-form has no fragment: no "#"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])( [\t -~\x80-\xff]*)?")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # TRACE would echo the credential
 
+_MAX_CACHED_HEADS = 128  # some kilobyte each
 _BODILESS = (204, 304)
 _CHUNKED = b"Transfer-Encoding: chunked"
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})  # no Connection header can take these away
@@ -38,20 +59,20 @@ _NOT_TO_CLIENT = frozenset(
     }
 )
 _REQUEST_KINDS = {
-    b"host": fields.HOST, b"content-length": fields.LENGTH, b"authorization": fields.AUTHORIZATION,
-    b"connection": fields.CONNECTION, b"transfer-encoding": fields.CODING, b"origin": fields.ORIGIN,
-    b"expect": fields.EXPECT, b"mcp-method": fields.MCP_METHOD, b"mcp-name": fields.MCP_NAME,
+    b"host": HOST, b"content-length": LENGTH, b"authorization": AUTHORIZATION,
+    b"connection": CONNECTION, b"transfer-encoding": CODING, b"origin": ORIGIN,
+    b"expect": EXPECT, b"mcp-method": MCP_METHOD, b"mcp-name": MCP_NAME,
 }  # fmt: skip
 _RESPONSE_KINDS = {
-    b"content-length": fields.LENGTH, b"connection": fields.CONNECTION, b"transfer-encoding": fields.CODING,
-    b"keep-alive": fields.KEEP_ALIVE, b"location": fields.LOCATION, b"content-type": fields.EVENT_STREAM,
-    b"content-encoding": fields.ENCODED,
+    b"content-length": LENGTH, b"connection": CONNECTION, b"transfer-encoding": CODING,
+    b"keep-alive": KEEP_ALIVE, b"location": LOCATION, b"content-type": EVENT_STREAM,
+    b"content-encoding": ENCODED,
 }  # fmt: skip
 _ONCE_IN_REQUESTS = {
-    fields.HOST: "bad_host", fields.LENGTH: "bad_framing", fields.CODING: "bad_framing",
-    fields.AUTHORIZATION: "duplicate_header", fields.ORIGIN: "duplicate_header", fields.EXPECT: "duplicate_header",
+    HOST: "bad_host", LENGTH: "bad_framing", CODING: "bad_framing",
+    AUTHORIZATION: "duplicate_header", ORIGIN: "duplicate_header", EXPECT: "duplicate_header",
 }  # fmt: skip
-_ONCE_IN_RESPONSES = dict.fromkeys((fields.LENGTH, fields.CODING, fields.KEEP_ALIVE), "bad_response")
+_ONCE_IN_RESPONSES = dict.fromkeys((LENGTH, CODING, KEEP_ALIVE), "bad_response")
 
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
@@ -59,7 +80,7 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
 
     method: str
     line: bytes  # the request line as it came, and as it goes
-    lines: list[bytes]  # end-to-end header lines and framing for upstream
+    lines: tuple[bytes, ...]  # end-to-end header lines and framing for upstream
     length: int  # body bytes, or CHUNKED
     close: bool  # the client wants no further request on this connection
     expect: bool  # it waits for 100 Continue
@@ -85,7 +106,7 @@ class ResponseHead(msgspec.Struct, frozen=True, gc=False):
 
     status: int
     line: bytes  # the status line for the client
-    lines: list[bytes]  # end-to-end header lines and framing for the client
+    lines: tuple[bytes, ...]  # end-to-end header lines and framing for the client
     length: int  # body bytes, CHUNKED or UNTIL_CLOSE
     reusable: bool  # upstream keeps the connection
     idle_seconds: int | None  # how long it says it will
@@ -102,8 +123,8 @@ class RequestHeads:
         # Servers that follow CGI read X_Api_Key and X-Api-Key as the same header.
         self._attached = frozenset(name.replace(b"_", b"-") for name in attached)
         self._judge_path = judge_path
-        self._fields = fields.Fields("bad_header", _REQUEST_KINDS, self._is_dropped, _ONCE_IN_REQUESTS)
-        self._targets = fields.Cache(self._read_line)
+        self._fields = Fields("bad_header", _REQUEST_KINDS, self._is_dropped, _ONCE_IN_REQUESTS)
+        self._targets = Cache(self._read_line)
 
     def read(self, head: bytes) -> RequestHead:
         """Return what `head`, the bytes before the empty line, says, or raise `Refusal`."""
@@ -111,30 +132,30 @@ class RequestHeads:
         line = lines.pop(0)
         method, path_refusal = self._targets[line]
         kept, known = self._fields.sort(lines)
-        host = known.get(fields.HOST)
+        host = known.get(HOST)
         if host is None:
             raise Refusal("bad_host")
         close = False
-        if fields.CONNECTION in known:
-            close, names = fields.connection(known[fields.CONNECTION])
+        if CONNECTION in known:
+            close, names = connection(known[CONNECTION])
             if names & _FRAMING:
                 raise Refusal("bad_framing")
-            kept = fields.without(kept, names) if names else kept
-        if fields.CODING in known:
-            if fields.LENGTH in known or known[fields.CODING] != b"chunked":
+            kept = without(kept, names) if names else kept
+        if CODING in known:
+            if LENGTH in known or known[CODING] != b"chunked":
                 raise Refusal("bad_framing")
             kept.append(_CHUNKED)
             length = CHUNKED
-        elif fields.LENGTH in known:
-            kept.append(known[fields.LENGTH])
-            length = int(known[fields.LENGTH][len(fields.LENGTH_NAME) :])
+        elif LENGTH in known:
+            kept.append(known[LENGTH])
+            length = int(known[LENGTH][len(LENGTH_NAME) :])
         else:
             length = 0
-        if fields.EXPECT in known and known[fields.EXPECT] != b"100-continue":
+        if EXPECT in known and known[EXPECT] != b"100-continue":
             raise Refusal("expectation_refused")
         return RequestHead(
-            method, line, kept, length, close, fields.EXPECT in known, host, known.get(fields.ORIGIN),
-            known.get(fields.AUTHORIZATION), known.get(fields.MCP_METHOD), known.get(fields.MCP_NAME), path_refusal,
+            method, line, tuple(kept), length, close, EXPECT in known, host, known.get(ORIGIN),
+            known.get(AUTHORIZATION), known.get(MCP_METHOD), known.get(MCP_NAME), path_refusal,
         )  # fmt: skip
 
     def judge_again(self) -> None:
@@ -163,44 +184,49 @@ class ResponseHeads:
     def __init__(self, *, rewrites_events: bool = False) -> None:
         """With `rewrites_events` the length of an event stream is not the one that the upstream says."""
         self._rewrites_events = rewrites_events
-        self._fields = fields.Fields("bad_response", _RESPONSE_KINDS, _NOT_TO_CLIENT.__contains__, _ONCE_IN_RESPONSES)
-        self._statuses = fields.Cache(_read_status)
+        self._fields = Fields("bad_response", _RESPONSE_KINDS, _NOT_TO_CLIENT.__contains__, _ONCE_IN_RESPONSES)
+        self._statuses = Cache(_read_status)
+        # Within a second, which is what Date resolves, the answers of a busy server have few different heads.
+        self._heads = Cache(self._read, _MAX_CACHED_HEADS)
 
     def read(self, head: bytes, method: str) -> ResponseHead:
         """Return what `head`, the bytes before the empty line, answers to `method`; raises `Refusal` (bad_response)."""
+        return self._heads[head] if method != "HEAD" else self._read(head, bodiless=True)
+
+    def _read(self, head: bytes, *, bodiless: bool = False) -> ResponseHead:
         lines = head.split(b"\r\n")
         line = lines.pop(0)
         status, current = self._statuses[line]
         kept, known = self._fields.sort(lines)
         reusable = current
-        if fields.CONNECTION in known:
-            close, names = fields.connection(known[fields.CONNECTION])
+        if CONNECTION in known:
+            close, names = connection(known[CONNECTION])
             reusable = current and not close
-            kept = fields.without(kept, names) if names else kept
-        chunked = fields.CODING in known
-        if chunked and (fields.LENGTH in known or not current or known[fields.CODING] != b"chunked"):
+            kept = without(kept, names) if names else kept
+        chunked = CODING in known
+        if chunked and (LENGTH in known or not current or known[CODING] != b"chunked"):
             raise Refusal("bad_response")
-        events = fields.EVENT_STREAM in known
-        bodiless = method == "HEAD" or status in _BODILESS or status < 200
+        events = EVENT_STREAM in known
+        bodiless = bodiless or status in _BODILESS or status < 200
         length = UNTIL_CLOSE
-        if fields.LENGTH in known:
-            length = int(known[fields.LENGTH][len(fields.LENGTH_NAME) :])
+        if LENGTH in known:
+            length = int(known[LENGTH][len(LENGTH_NAME) :])
             if events and self._rewrites_events and not bodiless:
                 kept.append(_CHUNKED)
             elif status != 204:  # RFC 9110 8.6 forbids it there
-                kept.append(known[fields.LENGTH])
+                kept.append(known[LENGTH])
         if bodiless:
             length = 0
-        elif fields.LENGTH not in known:
+        elif LENGTH not in known:
             kept.append(_CHUNKED)
             length = CHUNKED if chunked else UNTIL_CLOSE
             reusable = reusable and chunked
-        idle = known.get(fields.KEEP_ALIVE)
+        idle = known.get(KEEP_ALIVE)
         if not current:
             line = b"HTTP/1.1" + line[8:]
         return ResponseHead(
-            status, line, kept, length, reusable, None if idle is None else int(idle),
-            events, fields.ENCODED in known, known.get(fields.LOCATION),
+            status, line, tuple(kept), length, reusable, None if idle is None else int(idle),
+            events, ENCODED in known, known.get(LOCATION),
         )  # fmt: skip
 
 

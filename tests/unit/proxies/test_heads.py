@@ -152,6 +152,18 @@ def test_the_caches_stay_bounded() -> None:
 OK = b"HTTP/1.1 200 OK"
 
 
+def test_the_caches_of_responses_stay_bounded() -> None:
+    """An upstream that never repeats a head costs no memory, and the answer to HEAD is not mixed up with another's."""
+    reader = ResponseHeads()
+    for number in range(3 * MAX_CACHED):
+        found = reader.read(head(b"HTTP/1.1 200 %d" % number, b"X-%d: v" % number, b"Content-Length: 7"), "GET")
+        assert (found.lines[0], found.length) == (b"X-%d: v" % number, 7)
+    assert len(reader._heads) <= 128
+    assert len(reader._statuses) <= MAX_CACHED
+    for method, length in (("HEAD", 0), ("GET", 7), ("HEAD", 0)):
+        assert reader.read(head(OK, b"Content-Length: 7"), method).length == length
+
+
 @pytest.mark.parametrize(
     ("lines", "method", "length", "reusable", "fields"),
     [

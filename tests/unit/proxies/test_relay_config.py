@@ -39,7 +39,7 @@ def test_what_is_attached_is_what_the_clients_may_not_send() -> None:
     assert config.attachment.always == b"Host: up.test\r\nX-Region: eu"
     assert config.attachment.attached == b"Host: up.test\r\nX-Region: eu\r\nX-Key: k"
     head = config.requests.read(b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nX-KEY: mine")
-    assert head.lines == []
+    assert head.lines == ()
     assert config.refusal() is None
 
 
@@ -48,7 +48,7 @@ def test_a_legacy_server_is_asked_for_what_can_be_read_and_names_its_endpoints()
     config = relay_config(spec(transport="sse"), lambda: 0.0)
     assert config.attachment.always == b"Host: up.test\r\nX-Region: eu\r\nAccept-Encoding: identity"
     post = b"POST /messages/?s=1 HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip"
-    assert config.requests.read(post).lines == []
+    assert config.requests.read(post).lines == ()
     assert config.requests.read(post).path_refusal == "outside_route"
     assert config.endpoints is not None
     assert config.endpoints.rewriter(b"/sse").feed(b"event: endpoint\ndata: /messages/?s=1\n\n")

@@ -141,7 +141,7 @@ def _request(fact: facts.Request, server: str) -> Sequence[str]:
 def _pin_mismatch(fact: facts.PinMismatch, server: str) -> Sequence[str]:
     return (
         _RED,
-        f"pin mismatch at {fact.address}: nothing was sent; none of these public keys, leaf first, is a pin:",
+        f"pin mismatch at {fact.address}: nothing was sent; none of these public keys is a pin:",
         *(f"           {pin}" for pin in fact.seen),
         f"         expected {' '.join(fact.expected)}",
         f"         if you know by another way that one is the server's, put it into [mcp_servers.{server}.tls.pins]",

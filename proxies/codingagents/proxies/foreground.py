@@ -83,7 +83,7 @@ async def _run(spec: ForegroundSpec, confined: str) -> int:
                     screen.fact(wire.decode(AnyFact, line))
 
         loop.add_reader(ours, hear)
-        server = Server(loop, told, facts_out)
+        server = Server(loop, told, facts_out, alone=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.ask)
         renewing = _Renewing(spec, server)

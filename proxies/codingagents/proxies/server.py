@@ -38,10 +38,12 @@ class Server:
         *,
         listen_tls: ssl.SSLContext | None = None,
         sock_diag: socket.socket | None = None,
+        alone: bool = False,
     ) -> None:
         """Prepare all that can fail (`ConfigError`, `TrustError`) before the first client.
 
-        `listen_tls` makes the listener one of https; `sock_diag` as in `peer_uid.PeerUid`.
+        `listen_tls` makes the listener one of https; `sock_diag` as in `peer_uid.PeerUid`. `alone`: there is no agent
+        that the credential is kept from, and a plain http server may be the caller's own.
         """
         remote = spec.remote
         self.loop = loop
@@ -52,7 +54,7 @@ class Server:
         self._listen_tls = listen_tls
         context = None if remote.tls is None else _context(remote.tls)
         # Root is nobody to be kept from a secret, and no session's agent.
-        keep_from = spec.agent_uid if spec.secrets and spec.agent_uid else None
+        keep_from = spec.agent_uid if spec.secrets and spec.agent_uid and not alone else None
         self.upstream = Upstream(loop, remote, context, out, keep_from=keep_from)
         self.buffer = self.upstream.buffer
         self.config = relay_config(spec, time.time, lambda: self.upstream.close_idle(all_of_them=True))

@@ -1,4 +1,4 @@
-"""A helper whose listener belongs to another network namespace than itself: its clients are inside, its server outside."""
+"""A helper whose listener belongs to another network namespace: its clients are inside, its server outside."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from codingagents.proxies.peer_uid import NETLINK_SOCK_DIAG, question
 from codingagents.rewrite.specs import RemoteSpec
 from codingagents.trust import facts
-from helper_rig import HELPER_UID, PATIENCE, Helper, Zygote, closing_children, code, read_all, read_response, status
+from helper_rig import PATIENCE, Helper, Zygote, closing_children, code, read_all, read_response, status
 from scripted_upstream import Upstream
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="network namespaces and UIDs of helpers: needs root")
@@ -55,19 +55,9 @@ class Namespace:
 
     def call(self, uid: int, port: int, request: bytes) -> bytes:
         """Send `request` from inside, as another user."""
-        return self.run(
-            lambda: (
-                subprocess.run(
-                    [sys.executable, "-I", "-c", CALL, str(port)],
-                    input=request,
-                    user=uid,
-                    group=uid,
-                    extra_groups=[],
-                    capture_output=True,
-                    check=True,
-                ).stdout
-            )  # fmt: skip
-        )
+        command = [sys.executable, "-I", "-c", CALL, str(port)]
+        who: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []}
+        return self.run(lambda: subprocess.run(command, input=request, capture_output=True, check=True, **who).stdout)
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -130,19 +120,16 @@ def test_a_netlink_socket_of_the_wrong_namespace_refuses_everybody(
 
 def test_it_holds_three_descriptors_and_says_so(zygote: Zygote, inside: Namespace) -> None:
     """The listing from outside and its own agree; the third is the netlink socket that was passed."""
-    with inside.run(sock_diag) as diag, Upstream() as upstream:
-        with Helper(zygote, upstream.remote(), listener=listener_of(inside), sock_diag=diag) as helper:
-            folder = Path(f"/proc/{helper.pid}/fd")
-            outside = {name: os.readlink(folder / name) for name in os.listdir(folder)}
-            assert outside == dict(line.split(" ", 1) for line in helper.ready.open_fds)
-            assert outside["4"] == os.readlink(f"/proc/self/fd/{helper.listener.fileno()}")
-            assert outside["5"] == os.readlink(f"/proc/self/fd/{diag.fileno()}")
-            assert status_uid(helper.pid) == HELPER_UID
-
-
-def status_uid(pid: int) -> int:
-    line = next(each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("Uid:"))
-    return int(line.split()[1])
+    remote = RemoteSpec(name="quiet", scheme="http", host="127.0.0.1", port=9, path="/mcp")
+    with (
+        inside.run(sock_diag) as diag,
+        Helper(zygote, remote, listener=listener_of(inside), sock_diag=diag) as helper,
+    ):
+        folder = Path(f"/proc/{helper.pid}/fd")
+        outside = {name: os.readlink(folder / name) for name in os.listdir(folder)}
+        assert outside == dict(line.split(" ", 1) for line in helper.ready.open_fds)
+        assert outside["4"] == os.readlink(f"/proc/self/fd/{helper.listener.fileno()}")
+        assert outside["5"] == os.readlink(f"/proc/self/fd/{diag.fileno()}")
 
 
 def test_answers_to_a_former_holder_of_the_socket_are_nobodys(zygote: Zygote, inside: Namespace) -> None:
@@ -152,7 +139,6 @@ def test_answers_to_a_former_holder_of_the_socket_are_nobodys(zygote: Zygote, in
         with inside.run(lambda: socket.create_connection(("127.0.0.1", port))) as early:
             for sequence in range(1, 20):
                 diag.sendto(question(early.getsockname(), early.getpeername(), sequence), (0, 0))
-            early_port = early.getsockname()[1]
             listener.accept()[0].close()
         with Helper(zygote, upstream.remote(), listener=listener, sock_diag=diag, agent_uid=0) as helper:
 
@@ -164,7 +150,6 @@ def test_answers_to_a_former_holder_of_the_socket_are_nobodys(zygote: Zygote, in
                     client.sendall(helper.head(length=0))
                     return read_response(client)
 
-            assert early_port
             assert status(inside.run(request)) == 200
 
 

@@ -121,6 +121,20 @@ def test_the_newest_checkpoint_is_kept_outside(
     assert list(launched.directory.glob("*.checkpoint")) == []
 
 
+def test_a_secret_that_changes_in_its_file_is_sent(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    """Once, over the descriptor that the first ones came over."""
+    file = tmp_path / "base" / "mcp-secrets.env"
+    file.parent.mkdir(mode=0o700)
+    for text in ("TOKEN=canary-of-the-launcher\n", "TOKEN=renewed\n"):
+        file.touch(mode=0o600)
+        file.write_text(text)
+        if "renewed" not in text:
+            launched = launch("renewed")
+            assert launched.seen("ready")
+    assert launched.seen("renewed") == {"TOKEN": "renewed"}
+    assert launched.end() == (0, "")
+
+
 def test_every_forwarded_signal_arrives_once(launch: Callable[..., Launched]) -> None:
     """Sent to the launcher alone, as `kill` and engines do."""
     launched = launch("signals")

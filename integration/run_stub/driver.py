@@ -6,11 +6,14 @@ from pathlib import Path
 
 from codingagents.launcher import run, session_dir
 from codingagents.launcher.engines.local import LocalEngine
+from codingagents.launcher.renewals import Renewals
 from codingagents.launcher.terminal import say
+from codingagents.rewrite.renewal import SecretFiles
+from codingagents.rewrite.secrets import SecretSource
 from codingagents.rewrite.specs import SessionSecrets, SessionSpec, UidPlan
 from codingagents.trust import checkpoint
 from codingagents.trust.errors import AgentError
-from codingagents.trust.vocabulary import Secret, SessionId
+from codingagents.trust.vocabulary import Secret, SecretName, SessionId
 
 SESSION = SessionId("stub")
 
@@ -35,8 +38,11 @@ def main(mode: str, base: Path) -> int:
     engine.prepare()
     session_dir.create(files, spec)
     secrets = SessionSecrets(secrets={"TOKEN": Secret("canary-of-the-launcher")}, signing_key=key)
+    env_file = base / "mcp-secrets.env"
+    sources = [] if env_file.exists() else [SecretSource(name=SecretName("TOKEN"), kind="env", place="-")]
+    renewals = Renewals(SecretFiles(secrets.secrets, sources=sources, env_file=env_file, headers=[]), say)
     try:
-        return run._start(engine, files, spec, secrets)
+        return run._start(engine, files, spec, secrets, renewals)
     except AgentError as error:
         say(str(error))
         return error.exit_code

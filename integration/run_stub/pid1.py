@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from codingagents.launcher.engines.forwarding import FORWARDED
-from codingagents.rewrite.specs import ControlCheckpoint, SessionSecrets
+from codingagents.rewrite.specs import ControlCheckpoint, RenewedSecrets, SessionSecrets
 from codingagents.trust import checkpoint, wire
 from codingagents.trust.vocabulary import SessionId
 
@@ -33,11 +33,15 @@ def write(**facts: object) -> None:
     draft.rename(SEEN)
 
 
+def line() -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        received += control.recv(65536)
+    return bytes(received)
+
+
 def secrets() -> SessionSecrets:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        line += control.recv(65536)
-    return wire.decode(SessionSecrets, line)
+    return wire.decode(SessionSecrets, line())
 
 
 def until_eof() -> None:
@@ -98,6 +102,11 @@ match MODE:
         write(ready=True)
         until_eof()
         write(eof=True)
+    case "renewed":
+        secrets()
+        write(ready=True)
+        renewed: RenewedSecrets = wire.decode(RenewedSecrets, line())
+        write(renewed={name: secret.reveal() for name, secret in renewed.secrets.items()})
     case "garbage":
         control.sendall(b"not a message\n")
         until_eof()

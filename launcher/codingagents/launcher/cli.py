@@ -196,7 +196,7 @@ def _add_helper(parser: argparse.ArgumentParser) -> None:
     foreground.add_arguments(actions.add_parser("run", usage=foreground.USAGE, **_text(foreground.HELP)))
     # Only to be listed and completed: the container's half has its own parser for it.
     listed = actions.add_parser("list", help="List the helpers of a running session: state, requests, memory.")
-    listed.add_argument("--session", metavar="SESSION", help="which, where several run")
+    listed.add_argument("--session", metavar="DIR", help="the session's directory (that of the one that runs)")
     listed.add_argument("--json", action="store_true", help="for programs")
 
 

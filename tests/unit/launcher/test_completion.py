@@ -19,6 +19,9 @@ from codingagents.launcher.cli import build_parser
         (["config", "render", "--cl"], {"--client"}),
         (["completion", ""], {"--help", "bash", "zsh", "fish"}),
         (["no-such", "r"], {"run"}),
+        (["helper", ""], {"--help", "list", "run"}),
+        (["helper", "run", "--s"], {"--secret", "--server"}),
+        (["helper", "list", "--s"], {"--session"}),
     ],
 )
 def test_bash_completes_what_the_parser_knows(words: list[str], expected: set[str]) -> None:

@@ -277,9 +277,10 @@ class Session:
         assert "coding-agents" not in Path("/proc/net/unix").read_text()
         if self.directory.exists():
             left = {path.name for path in self.directory.iterdir()} - {"session.json", "events.jsonl"}
-            if not self.events(SessionEnded):  # killed: its socket stays, and nobody is there
-                left -= {"operator.sock"}
-                assert "operator.sock" not in Path("/proc/net/unix").read_text()
+            if "operator.sock" in left and not self.events(SessionEnded):  # killed: it stays, and nobody is there
+                left.remove("operator.sock")
+                with pytest.raises(ConnectionRefusedError), socket.socket(socket.AF_UNIX) as client:
+                    client.connect(str(self.directory / "operator.sock"))
             assert left == set()
 
     def end(self) -> None:

@@ -18,8 +18,17 @@ from typing import Final
 import trio
 
 from codingagents.rewrite import places
-from codingagents.rewrite.specs import ControlCheckpoint, RenewedSecrets, SessionSecrets, SessionSpec
-from codingagents.supervisor import agent_plan, complaints, kernel, operator_socket, processes, rundirs, signals
+from codingagents.rewrite.specs import ControlCheckpoint, SessionSecrets, SessionSpec
+from codingagents.supervisor import (
+    agent_plan,
+    complaints,
+    kernel,
+    operator_socket,
+    processes,
+    renewals,
+    rundirs,
+    signals,
+)
 from codingagents.supervisor.client_configs import install_clients
 from codingagents.supervisor.complaints import complain
 from codingagents.supervisor.confine_spec import ConfineSpec
@@ -37,7 +46,7 @@ from codingagents.supervisor.sessionfiles import open_event_log, read_session_sp
 from codingagents.supervisor.slots import bind_slots
 from codingagents.supervisor.zygote_keeper import ZygoteKeeper
 from codingagents.trust import checkpoint, errors
-from codingagents.trust.errors import AgentError, EventLogError, ProcessError, WireError
+from codingagents.trust.errors import AgentError, EventLogError, ProcessError
 from codingagents.trust.events import AgentStarted, AnyEvent, LayerReport, SessionStarted
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Role, SessionId
@@ -262,22 +271,6 @@ class Session:
             return
         # `receive_secrets` reads first; both never read at once.
         await self._control.secrets_came.wait()
-        while True:
-            try:
-                renewed = await self._control.next_renewal()
-            except WireError as error:
-                complain(f"the launcher sent what is no renewed secret, and it is ignored: {error}")
-                continue
-            if renewed is None:
-                break
-            self._renew(renewed)
+        await renewals.pass_on(self._control, self._secret_names, self._scrubber, self._made.keepers, complain)
         self._ending.because("the launcher is gone", errors.EXIT_ENGINE)
         self._life.cancel()
-
-    def _renew(self, renewed: RenewedSecrets) -> None:
-        known = {name: value for name, value in renewed.secrets.items() if name in self._secret_names}
-        if unknown := sorted(renewed.secrets.keys() - known.keys()):
-            complain(f"secrets that this session does not have were not renewed: {', '.join(unknown)}")
-        self._scrubber.learn(known)  # before anybody can have them
-        for keeper in self._made.keepers:
-            keeper.renew(known)

@@ -122,3 +122,12 @@ def test_a_secret_that_the_reader_cut_leaves_no_beginning(cut: int) -> None:
 def test_a_cut_that_cuts_no_secret_is_only_marked() -> None:
     scrubbed = SCRUBBER.scrub_argv([b"gh", b"other"], truncated=True)
     assert (scrubbed.args, scrubbed.truncated) == (["gh", "other"], True)
+
+
+def test_values_that_are_learnt_later_are_secrets_beside_the_former_ones() -> None:
+    """What was a secret stays one: an old token in a log is no better for having been renewed."""
+    scrubber = Scrubber({"TOKEN": Secret("old-value"), "PIN": Secret("123")})
+    scrubber.learn({"TOKEN": Secret("new-value"), "PIN": Secret("456")})
+    scrubber.learn({})
+    text = scrubber.scrub_text("old-value new-value 123 456 789")
+    assert text == "[secret TOKEN] [secret TOKEN] [secret PIN] [secret PIN] 789"

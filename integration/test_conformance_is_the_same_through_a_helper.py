@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conformance.faulty_proxy import FaultyProxy
-from conformance.harness import LEGS, Check, Leg, run_server_leg
+from conformance.harness import CLIENT_SCENARIOS, LEGS, Check, Leg, run_client_scenario, run_server_leg
 from conformance.servers import NAME, FixtureServer
 from helper_rig import BEARER, TOKEN, Helper, Zygote, closing_children
 
@@ -75,6 +75,20 @@ def test_a_proxy_that_loses_a_header_is_seen(direct: FixtureServer, revision: st
         without, with_fault = side_by_side(arguments, direct.port, proxy.port)
     assert all(check.status == "SUCCESS" for check in without)
     assert with_fault != without
+
+
+@pytest.mark.parametrize(
+    ("revision", "scenario"), [(revision, each) for revision, all_ in CLIENT_SCENARIOS.items() for each in all_]
+)
+def test_every_check_of_a_client_is_the_same(revision: str, scenario: str) -> None:
+    """The other way round, with the harness as the server: it cannot tell whether a helper stands before the client."""
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(run_client_scenario, revision, scenario, through_a_helper=through) for through in (False, True)
+        ]
+        without, with_helper = (run.result() for run in runs)
+    assert with_helper == without
+    assert {check.status for check in without} <= {"SUCCESS", "SKIPPED"}
 
 
 @pytest.mark.parametrize(

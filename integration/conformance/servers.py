@@ -44,8 +44,9 @@ class FixtureServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pipe(self._process.stdin).close()  # which ends it
+        self._process.kill()
         self._process.wait(_PATIENCE)
+        pipe(self._process.stdin).close()
         pipe(self._process.stdout).close()
         self._files.cleanup()
 

@@ -19,7 +19,7 @@ from codingagents.proxies.targets import Origin
 MAX_HELD: Final = 16 * 1024  # bytes of an event that may be an endpoint's
 _MAX_FIELD: Final = 32  # bytes of a line that may still become `event: endpoint`
 _BOM = b"\xef\xbb\xbf"
-_LINE = re.compile(rb"([^\r\n]*)(\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 Resolve: TypeAlias = Callable[[bytes], bytes]  # an endpoint as the server names it -> as the client is to; or `Refusal`
 
@@ -50,9 +50,9 @@ class EndpointRewriter:
                 self._keep(b"\n", out)
         position = 0
         data = self._held + data
-        for match in _LINE.finditer(data):
+        for match in _LINE_END.finditer(data, len(self._held)):
+            self._take(data[position : match.start()], data[position : match.end()], out)
             position = match.end()
-            self._take(match[1], match[0], out)
         self._after_cr = self._after_cr or (position == len(data) and data.endswith(b"\r"))
         self._held = data[position:]
         if self._size + len(self._held) > (_MAX_FIELD if self._passing else MAX_HELD):
@@ -121,8 +121,8 @@ class EndpointRewriter:
         (index,) = data_lines
         line, value = self._lines[index], fields[index][1]
         ours = self._resolve(value.strip(b" \t"))
-        name, _, end = line.partition(value) if value else (line, b"", b"")
-        self._lines[index] = name + ours + end
+        text = line.rstrip(b"\r\n")
+        self._lines[index] = text.removesuffix(value) + ours + line[len(text) :]
 
     def _let_go(self, out: list[bytes]) -> None:
         """Let an event go that is too long to be held; from here on it may not turn out to be an endpoint's."""

@@ -14,8 +14,9 @@ from codingagents.rewrite.specs import RemoteSpec
 
 _DECODINGS = 3  # times a path may be percent-encoded and still be understood
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-# No backslash, which browsers read as a slash; nothing that a parser could strip or that ends a line.
-_REFERENCE = re.compile(rb"[!-\[\]-~]+")
+# With scheme and authority, with authority, or neither. No backslash, which browsers read as a slash, no third slash,
+# which they overlook, and no "https:path"; nothing that a parser could strip or that ends a line.
+_REFERENCE = re.compile(rb"(?i:(?:https?:)?//(?!/)|(?![a-z][a-z0-9+.\-]*:|//))[!-\[\]-~]+")
 
 
 class Origin(NamedTuple):

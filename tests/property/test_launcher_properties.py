@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from codingagents.launcher.uids import END_BASE, FIRST_BASE, choose_base
 from codingagents.rewrite.anchors import certificates
+from codingagents.rewrite.foreground_plan import parse_listen
 from codingagents.rewrite.secrets import parse_env_file, parse_option
 from codingagents.trust.errors import ConfigError, TrustError, UsageError
 
@@ -40,6 +41,23 @@ def test_an_option_never_echoes_what_may_be_a_value(name: str, value: str) -> No
     except UsageError as error:
         words = str(error).replace(name, "").replace("env:VARIABLE", "").replace("file:PATH", "")
         assert value not in words
+
+
+@given(
+    st.text(max_size=30)
+    | st.builds("{}:{}".format, st.sampled_from(["127.0.0.1", "localhost", "0.0.0.0", "::1", ""]), st.integers())
+    | st.text(max_size=120).map("unix:/{}".format)
+)
+def test_a_helper_listens_on_this_machine_or_nowhere(text: str) -> None:
+    """Any text is a loopback port, an absolute path that the kernel takes, or a sentence."""
+    try:
+        address = parse_listen(text)
+    except UsageError as error:
+        assert str(error).startswith("--listen")  # noqa: PT017 -- what the error says is the point
+        return
+    assert 0 <= address.port <= 65535
+    assert (text.partition(":")[0] in {"127.0.0.1", "localhost"}) == (not address.path)
+    assert not address.path or (address.path[0] == "/" and len(address.path.encode()) <= 107)
 
 
 @given(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,53 @@ def test_check_refuses_what_a_session_would_refuse(home: Path) -> None:
         "yet; set enabled = false to leave it out\n"
     )
     assert "x" in done.stdout
+
+
+WAYS = """\
+[mcp_servers.old]
+url = "https://mcp.example.com/sse"
+transport = "sse"
+listen = "https"
+proxy = "http://squid:3128"
+tls = { ca = "certifi" }
+[mcp_servers.sock]
+url = "https://mcp.example.com/mcp"
+listen = "unix"
+tls = { ca = "certifi" }
+"""
+
+
+def test_check_shows_how_a_server_is_reached_and_who_is_not_told(home: Path) -> None:
+    """In the table, in the JSON, and as warnings that do not fail the check."""
+    (home / "ways.toml").write_text(WAYS)
+    done = run(home, "config", "check", "ways.toml")
+    assert done.returncode == 0
+    header, old, sock = done.stdout.splitlines()
+    assert header.split()[:6] == ["server", "kind", "state", "target", "transport", "listen"]
+    assert "sse via squid:3128  https" in old
+    assert sock.split()[4:6] == ["http", "unix"]
+    assert [line.split(": ", 2)[1] for line in done.stderr.splitlines()] == ["warning", "warning"]
+    document = json.loads(run(home, "config", "check", "--json", "ways.toml").stdout)
+    assert [(row["reached"], row["listen"]) for row in document["servers"]] == [
+        ("sse via squid:3128", "https"),
+        ("http", "unix"),
+    ]
+    assert len(document["warnings"]) == 2
+
+
+@pytest.mark.parametrize(("client", "warnings", "servers"), [("claude", 1, {"old"}), ("codex", 2, set())])
+def test_render_says_what_its_client_is_not_told(home: Path, client: str, warnings: int, servers: set[str]) -> None:
+    """And names the session's authority, since a server listens on https."""
+    (home / "ways.toml").write_text(WAYS)
+    done = run(home, "config", "render", "--client", client, "--json", "ways.toml")
+    document = json.loads(done.stdout)
+    assert len(document["warnings"]) == warnings
+    assert "/run/coding-agents/session-ca.pem" in document["environment"].values()
+    content = document["files"][0]["content"]
+    told = json.loads(content) if client == "claude" else tomllib.loads(content)
+    assert set(told["mcpServers" if client == "claude" else "mcp_servers"]) == servers
+    plain = run(home, "config", "render", "--client", client, "ways.toml")
+    assert plain.stderr.count("warning: ") == warnings
 
 
 @ROOT_ONLY

@@ -125,14 +125,16 @@ class HelperLife:
             await self._is_ready.wait()
         if not self._is_ready.is_set():
             self._kill(f"was not ready within {_READY_SECONDS:.0f} seconds")
-        verdict = Verdict.WELL
-        while verdict is not Verdict.SILENT:
+            return
+        while True:
             self._probe, verdict = self._probe.interval_over()
-            self._channel.tell(Ping(number=self._probe.sent))
+            if verdict is Verdict.SILENT:
+                self._kill("did not answer its probe")
+                return
             if verdict is Verdict.LATE:
                 self._worse("probe", "it answers its probe late")
+            self._channel.tell(Ping(number=self._probe.sent))
             await trio.sleep(health.INTERVAL_SECONDS)
-        self._kill("did not answer its probe")
 
     def _hear_pong(self, pong: facts.Pong) -> None:
         self._probe = self._probe.answer(pong.number)

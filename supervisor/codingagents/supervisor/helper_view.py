@@ -60,15 +60,19 @@ def _table(listed: HelperList) -> str:
     from rich.text import Text  # noqa: PLC0415 -- likewise
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("server", "state", "listens on"):
-        table.add_column(column, overflow="fold")
-    for column in ("pid", "up", "restarts", "requests", "errors", "refused", "open", "upstream", "MB"):
+    table.add_column("server", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for column in ("pid", "up", "restarts", "requests", "errors", "refused", "open", "MB"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in listed.helpers:
-        state = Text(row.state + _reasons(row), _MARKS.get(row.state, ""))
         process = (str(row.pid or "-"), duration(row.uptime_seconds))
-        counts = (row.restarts, row.requests, row.errors, row.refused, row.connections, row.upstream_connections)
-        table.add_row(row.server, state, row.listen, *process, *map(str, counts), size(row))
+        counts = map(str, (row.restarts, row.requests, row.errors, row.refused))
+        connections = f"{row.connections}+{row.upstream_connections}"
+        state = Text(row.state, _MARKS.get(row.state, ""))
+        table.add_row(row.server, state, *process, *counts, connections, size(row))
     out = io.StringIO()
-    Console(file=out, force_terminal=True).print(table)
+    console = Console(file=out, force_terminal=True)
+    console.print(table, Text("open: connections of clients, and to the server", "dim"))
+    for row in listed.helpers:  # too long for a column
+        console.print(Text(f"{row.server}: {row.listen}{_reasons(row)}"))
     return out.getvalue()

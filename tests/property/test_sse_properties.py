@@ -70,7 +70,7 @@ def events(stream: bytes) -> list[tuple[bytes, bytes]]:
 @settings(max_examples=100, deadline=None)
 def test_the_cuts_do_not_matter(stream: bytes, sizes: list[int]) -> None:
     """The same bytes go on, or the stream is refused either way and what went on is the beginning of the same."""
-    pieces = []
+    pieces: list[bytes] = []
     rest = stream
     while rest:
         size = sizes[len(pieces) % len(sizes)]

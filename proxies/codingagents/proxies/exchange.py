@@ -208,7 +208,7 @@ class Exchange:
         """Pass the head on, in one write with what of the body has come; raises `Refusal` before anything is."""
         side = self._side
         rest: bytes | None = b""
-        if len(data) != response.length:  # not whole, as most are
+        if response.event_stream or len(data) != response.length:  # not whole, as most are
             body = self._body_of(response)
             data, rest = body.feed(data)
             self._response_body = body

@@ -72,7 +72,7 @@ _ONCE_IN_REQUESTS = {
     HOST: "bad_host", LENGTH: "bad_framing", CODING: "bad_framing",
     AUTHORIZATION: "duplicate_header", ORIGIN: "duplicate_header", EXPECT: "duplicate_header",
 }  # fmt: skip
-_ONCE_IN_RESPONSES = dict.fromkeys((LENGTH, CODING, KEEP_ALIVE), "bad_response")
+_ONCE_IN_RESPONSES = dict.fromkeys((LENGTH, CODING, KEEP_ALIVE, LOCATION), "bad_response")
 
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):

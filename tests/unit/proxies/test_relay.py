@@ -110,17 +110,6 @@ def test_a_refused_credential_is_ours_to_explain(
     assert bench.client.end is None  # the request had arrived: the connection lives on
 
 
-@pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308])
-def test_a_redirect_is_not_relayed(status: int) -> None:
-    """Its Location would lead the client around the helper."""
-    bench = Bench()
-    dialed(bench, request())
-    bench.relay.upstream_data(b"HTTP/1.1 %d X\r\nLocation: https://evil/\r\nContent-Length: 0\r\n\r\n" % status)
-    answer = bench.client.take()
-    assert b"redirect_refused" in answer
-    assert b"evil" not in answer
-
-
 @pytest.mark.parametrize("status", [202, 304, 400, 404, 405, 409, 429, 500, 503])
 def test_other_statuses_and_their_bodies_pass(status: int) -> None:
     """An MCP client reads both, of errors above all."""
@@ -411,7 +400,7 @@ def test_deadlines() -> None:
 
     bench = Bench(limits=limits)
     dialed(bench, request())
-    bench.relay.upstream_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    bench.relay.upstream_data(b"HTTP/1.1 200 OK\r\nContent-Type: x\r\nTransfer-Encoding: chunked\r\n\r\n")
     for _ in range(10):
         bench.now += 50
         bench.relay.tick(bench.now)

@@ -11,7 +11,8 @@ ORIGIN = Origin("https", "up.test", 443)
 
 
 def rewriter(learned: list[bytes] | None = None) -> EndpointRewriter:
-    return Endpoints(ORIGIN, [].append if learned is None else learned.append).rewriter(b"/base/sse?x=1")
+    paths: list[bytes] = [] if learned is None else learned
+    return Endpoints(ORIGIN, paths.append).rewriter(b"/base/sse?x=1")
 
 
 def rewritten(stream: bytes, learned: list[bytes] | None = None) -> bytes:

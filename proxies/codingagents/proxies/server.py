@@ -24,6 +24,7 @@ from codingagents.trust.errors import ConfigError
 from codingagents.trust.facts import Pong
 from codingagents.trust.vocabulary import Secret
 
+_LAST_WORDS_SECONDS = 0.2  # for the answers to those who are given up
 _SWEEP_SECONDS = 5.0  # the resolution of idle deadlines, where no shorter limit is set
 
 
@@ -79,12 +80,17 @@ class Server:
             self._server.close()
         for client in list(self._clients):
             client.relay.drain()
+        await self._wait_for_clients(seconds)
+        for client in list(self._clients):
+            client.relay.give_up()
+        await self._wait_for_clients(_LAST_WORDS_SECONDS)
+        self.upstream.close_idle(all_of_them=True)
+
+    async def _wait_for_clients(self, seconds: float) -> None:
+        """Return when all are gone, or after `seconds`."""
         if self._clients:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._all_gone.wait(), seconds)
-        for client in list(self._clients):
-            client.relay.client_closed()
-        self.upstream.close_idle(all_of_them=True)
 
     def renew(self, secrets: Mapping[str, Secret]) -> None:
         """Attach new values from the next request on, on connections that never carried the former ones.

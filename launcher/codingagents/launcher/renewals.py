@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from codingagents.rewrite.renewal import SecretFiles
+from codingagents.rewrite.renewal import SecretFiles, Signature
 from codingagents.rewrite.specs import RenewedSecrets
 from codingagents.trust.errors import AgentError
 
@@ -17,10 +17,11 @@ class Renewals:
     """What a session is to be told of its secrets' files."""
 
     def __init__(self, files: SecretFiles, on_trouble: Callable[[str], None]) -> None:
-        """Start from what the files are now. `on_trouble` gets one sentence for each state that cannot be used."""
+        """Begin to watch. `on_trouble` gets one sentence for each state that cannot be used."""
         self._files = files
         self._on_trouble = on_trouble
-        self._judged = self._last = files.signature()
+        self._last = files.signature()
+        self._judged: Signature | None = None  # the files may have changed since the session's secrets were read
 
     def look(self) -> RenewedSecrets | None:
         """Return the secrets that have new values, if any.

@@ -25,7 +25,7 @@ from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.secrets import FILE_NAME, SecretSource, gather, parse_option
 from codingagents.trust import wire
 from codingagents.trust.commandline import Parser
-from codingagents.trust.errors import ProcessError
+from codingagents.trust.errors import ProcessError, UsageError
 from codingagents.trust.vocabulary import Secret
 
 USAGE = "coding-agents helper run [OPTION]… --server NAME"
@@ -101,7 +101,10 @@ def become(options: argparse.Namespace, environment: MutableMapping[str, str]) -
 
 def prepare(options: argparse.Namespace, environment: MutableMapping[str, str]) -> plan.ForegroundSpec:
     """Return all that the helper is told. Takes `env:` secrets out of `environment`. Raises `AgentError`."""
-    base = Path.home() / places.HOST_CONFIG
+    try:
+        base = Path.home() / places.HOST_CONFIG
+    except RuntimeError:
+        raise UsageError("there is no home directory to look for configuration and secrets in; set HOME") from None
     address = plan.parse_listen(options.listen)
     auth = None if options.client_auth is None else plan.parse_client_auth(options.client_auth)
     sources = tuple(map(parse_option, options.secret))

@@ -468,6 +468,20 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, upstream: Upstream, side: str
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_account_without_a_home_is_told_so() -> None:
+    """A container's user may be a number that no account has."""
+    user: dict[str, Any] = {"user": 54_321, "group": 54_321, "extra_groups": []} if os.geteuid() == 0 else {}
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", SIDES["container"], "helper", "run", "--server", "dev"],
+        env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=PATIENCE, check=False, **user,
+    )  # fmt: skip
+    sentence = "there is no home directory to look for configuration and secrets in; set HOME"
+    if user:
+        assert (done.returncode, done.stderr) == (2, f"coding-agents: {sentence}\n")
+    else:  # whoever runs the tests has one
+        assert done.returncode == 3
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_help_is_there(side: str) -> None:
     done = subprocess.run(

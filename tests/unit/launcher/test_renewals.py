@@ -26,8 +26,8 @@ class Host:
         current = gather(NAMES, sources, environment={"VARIABLE": "c1"}, env_file=self.env_file)
         assert {name: secret.reveal() for name, secret in current.items()} == {"A": "a1", "B": "b1", "C": "c1"}
         self.complaints: list[str] = []
-        files = SecretFiles(current, sources=sources, env_file=self.env_file, headers=HEADERS)
-        self.renewals = Renewals(files, self.complaints.append)
+        self.files = SecretFiles(current, sources=sources, env_file=self.env_file, headers=HEADERS)
+        self.renewals = Renewals(self.files, self.complaints.append)
 
     def write(self, env: str | None = None, own: str | None = None) -> None:
         for path, text in ((self.env_file, env), (self.own, own)):
@@ -49,6 +49,12 @@ def test_nothing_is_said_while_nothing_changes(host: Host) -> None:
     assert host.looks() == []
     os.utime(host.env_file)
     assert host.looks() == []  # written anew, and the same
+
+
+def test_a_change_between_the_first_reading_and_the_first_look_counts(host: Host) -> None:
+    host.write(env="A=a2\n")
+    watching = Renewals(host.files, host.complaints.append)
+    assert [watching.look() for _ in range(3)] == [RenewedSecrets(secrets={"A": Secret("a2")}), None, None]
 
 
 def test_what_changed_is_sent_once_and_nothing_else(host: Host) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import pki
+from codingagents.rewrite.specs import ListenCertificate
+from codingagents.trust.vocabulary import Secret
 from conformance.clients.run import CLIENTS, RealClient
 from conformance.faulty_proxy import FaultyProxy
 from conformance.servers import FixtureServer
@@ -18,23 +23,29 @@ LOCAL = {"Authorization": f"Bearer {BEARER}"}
 
 
 @pytest.fixture(scope="module")
-def helper() -> Iterator[Helper]:
-    """A helper that asks for both the user and the local bearer, before a server that refuses the local bearer."""
-    with (
-        FixtureServer(guarded=True) as server,
-        closing_children(),
-        Zygote() as zygote,
-        Helper(zygote, server.remote()) as started,
-    ):
+def server() -> Iterator[FixtureServer]:
+    """A server that refuses the local bearer."""
+    with FixtureServer(guarded=True) as started:
         yield started
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=str)
-def test_a_real_client_lists_calls_hears_progress_and_cancels(helper: Helper, client: RealClient) -> None:
-    """The server's tools wait for the client: progress arrives while the call runs, and the cancel arrives at all."""
-    seen = client.run(f"http://127.0.0.1:{helper.port}/mcp", "fixtures", LOCAL)
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with closing_children(), Zygote() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def helper(zygote: Zygote, server: FixtureServer) -> Iterator[Helper]:
+    """A helper that asks for both the user and the local bearer."""
+    with Helper(zygote, server.remote()) as started:
+        yield started
+
+
+def hears_everything(seen: dict[str, Any], client: RealClient) -> bool:
+    """Say whether the client saw all that the server's gated tools let it see only where nothing is held back."""
     assert {"greet", "walk", "step", "hang", "cancelled"} < set(seen.pop("tools"))
-    assert seen == {
+    return seen == {
         "revision": client.revision,
         "said": "Hello, Ada!",
         "walked": "walked 3 steps",
@@ -42,6 +53,26 @@ def test_a_real_client_lists_calls_hears_progress_and_cancels(helper: Helper, cl
         "ended": True,
         "server": "it was cancelled",
     }
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=str)
+def test_a_real_client_lists_calls_hears_progress_and_cancels(helper: Helper, client: RealClient) -> None:
+    """The server's tools wait for the client: progress arrives while the call runs, and the cancel arrives at all."""
+    assert hears_everything(client.run(f"http://127.0.0.1:{helper.port}/mcp", "fixtures", LOCAL), client)
+
+
+@pytest.mark.parametrize("client", CLIENTS[1:5], ids=str)
+def test_a_real_client_does_so_on_https(
+    zygote: Zygote, server: FixtureServer, tmp_path: Path, client: RealClient
+) -> None:
+    """The same on a helper's https listener, by the session's authority in the way that each runtime is told of one."""
+    authority = pki.make_root("Session CA")
+    leaf = authority.issue(("localhost", "127.0.0.1"))
+    (tmp_path / "ca.pem").write_text(authority.pem)
+    certificate = ListenCertificate(chain_pem=leaf.chain_pem, key_pem=Secret(leaf.key_pem))
+    with Helper(zygote, server.remote(listen="https"), certificate=certificate) as helper:
+        url = f"https://127.0.0.1:{helper.port}/mcp"
+        assert hears_everything(client.run(url, "fixtures", LOCAL, authority=tmp_path / "ca.pem"), client)
 
 
 @pytest.mark.parametrize("client", [CLIENTS[0], CLIENTS[-1]], ids=str)

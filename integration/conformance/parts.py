@@ -43,6 +43,7 @@ def npm_packages() -> Path:
     key = hashlib.sha256((NPM / "package-lock.json").read_bytes()).hexdigest()[:12]
     home = CACHE / f"npm-{key}"
     if not home.exists():
+        node()  # first, since it also makes the cache
         print(f"installing the locked npm packages in {home} (once)", file=sys.stderr, flush=True)
         building = Path(tempfile.mkdtemp(prefix=".building-", dir=CACHE))
         try:

@@ -23,18 +23,23 @@ class RealClient:
     sdk: Literal["python1", "python2", "@modelcontextprotocol/sdk", "@modelcontextprotocol/client"]
     revision: str
 
+    def __str__(self) -> str:
+        return f"{self.sdk} {self.revision}"
+
     def run(
         self, url: str, journey: Literal["fixtures", "everything"], headers: dict[str, str],
-        *, transport: Literal["http", "sse"] = "http", patience: float = PATIENCE,
+        *, transport: Literal["http", "sse"] = "http", authority: Path | None = None,
+        patience: float = PATIENCE,
     ) -> dict[str, Any]:  # fmt: skip
-        """Return what the client saw on its journey."""
+        """Return what the client saw on its journey; `authority` is a PEM file of whom it trusts on https."""
+        trusted = {} if authority is None else {"NODE_EXTRA_CA_CERTS": str(authority), "SSL_CERT_FILE": str(authority)}
         settings = {
             "sdk": self.sdk, "revision": self.revision, "url": url, "headers": headers, "transport": transport,
             "journey": journey, "gate": uuid.uuid4().hex, "patience": patience,
         }  # fmt: skip
         done = subprocess.run(
-            self._command(), cwd=INTEGRATION, env={}, input=json.dumps(settings) + "\n", capture_output=True, text=True,
-            check=False, timeout=2 * PATIENCE,
+            self._command(), cwd=INTEGRATION, env=trusted, input=json.dumps(settings) + "\n", capture_output=True,
+            text=True, check=False, timeout=2 * PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
         seen: dict[str, Any] = json.loads(done.stdout)

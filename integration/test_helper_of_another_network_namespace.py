@@ -57,7 +57,8 @@ class Namespace:
         """Send `request` from inside, as another user."""
         command = [sys.executable, "-I", "-c", CALL, str(port)]
         who: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []}
-        return self.run(lambda: subprocess.run(command, input=request, capture_output=True, check=True, **who).stdout)
+        done = self.run(lambda: subprocess.run(command, input=request, capture_output=True, check=True, **who))
+        return bytes(done.stdout)
 
     def close(self) -> None:
         self._thread.shutdown()

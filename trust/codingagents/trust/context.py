@@ -19,6 +19,7 @@ from codingagents.trust.errors import ConfigError, TrustError
 from codingagents.trust.pins import PinMatch, PinMismatchError, Pinning
 from codingagents.trust.vocabulary import MinVersion
 
+_NOT_CHECKED = "the connection's certificate path was not checked"
 _MIN_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # X509_V_ERR_*: what OpenSSL says where no path ends in an anchor: UNABLE_TO_GET_ISSUER_CERT,
 # DEPTH_ZERO_SELF_SIGNED_CERT, SELF_SIGNED_CERT_IN_CHAIN, UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
@@ -64,17 +65,15 @@ class PinnedTls(ssl.SSLObject):
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002, ANN401 -- as ssl has it
         """Read decrypted data, on a checked connection only: OpenSSL's own read would do the handshake itself."""
-        self._demand_passed()
-        return super().read(len, buffer)
+        if not self._passed:
+            raise _refusal(_NOT_CHECKED)
+        return ssl.SSLObject.read(self, len, buffer)
 
     def write(self, data: Any) -> int:  # noqa: ANN401 -- any buffer, as ssl has it
         """Send data, on a checked connection only: OpenSSL's own write would do the handshake itself."""
-        self._demand_passed()
-        return super().write(data)
-
-    def _demand_passed(self) -> None:
         if not self._passed:
-            raise _refusal("the connection's certificate path was not checked")
+            raise _refusal(_NOT_CHECKED)
+        return ssl.SSLObject.write(self, data)
 
 
 class PinnedContext(ssl.SSLContext):

@@ -211,7 +211,7 @@ class ResponseHeads:
         length = UNTIL_CLOSE
         if LENGTH in known:
             length = int(known[LENGTH][len(LENGTH_NAME) :])
-            if events and self._rewrites_events and not bodiless:
+            if events and self._rewrites_events and length and not bodiless:
                 kept.append(_CHUNKED)
             elif status != 204:  # RFC 9110 8.6 forbids it there
                 kept.append(known[LENGTH])

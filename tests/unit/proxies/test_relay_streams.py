@@ -158,9 +158,21 @@ def test_a_legacy_stream_of_known_length_gets_longer() -> None:
     assert bench.last_request.response_bytes == len(event)
 
 
-@pytest.mark.parametrize("event", [b"event: endpoint\ndata: https://evil.test/\n\n"])
-def test_an_endpoint_on_another_origin_is_refused(event: bytes) -> None:
+@pytest.mark.parametrize("first", [GET, request("HEAD /mcp HTTP/1.1", length=False)])
+@pytest.mark.parametrize("length", [0, 99])
+def test_a_legacy_stream_without_a_body_is_complete_with_its_head(first: bytes, length: int) -> None:
+    answer = EVENTS + b"Content-Length: %d\r\n\r\n" % length
+    bench, _ = streaming(first, answer, legacy=True)
+    if length and first == GET:
+        assert bench.relay.busy  # the control: this one has a body
+        return
+    assert (bench.client.take(), bench.relay.busy) == (answer, False)
+    assert bench.relay.deadline == bench.now + 60
+
+
+def test_an_endpoint_on_another_origin_is_refused() -> None:
     """With the head still in hand as an answer, later by breaking off."""
+    event = b"event: endpoint\ndata: https://evil.test/\n\n"
     bench, upstream = streaming(answer=STREAM + frame(event), legacy=True)
     assert b"endpoint_refused" in bench.client.take()
     assert upstream.state == "closed"

@@ -84,7 +84,8 @@ def response_by_h11(data: bytes, *, head: bool = False, closed: bool = False) ->
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_BUFFER)
     connection.send(_HEAD if head else _GET)
     connection.send(h11.EndOfMessage())
-    connection.receive_data(data)
+    if data:  # no data are the end of the stream to h11
+        connection.receive_data(data)
     if closed:
         connection.receive_data(b"")
     try:

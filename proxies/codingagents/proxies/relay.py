@@ -164,14 +164,14 @@ class Relay:
                 self._read_body(exchange, data)
             if self._exchange is not exchange:
                 return  # the body was malformed
-            if head.expect and not exchange.complete:
-                self.client.write(_CONTINUE)
         code = self.config.refusal()
-        if code is None:
-            exchange.connect()
-        else:
+        if code is not None:
             self.close_after = True
             exchange.fail(code)
+            return
+        if head.expect and not exchange.complete:
+            self.client.write(_CONTINUE)
+        exchange.connect()
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         """Take bytes of the request's body."""

@@ -145,6 +145,9 @@ def test_a_client_that_waits_for_100_gets_it_at_once() -> None:
     refused = Bench(allowed=False)
     refused.relay.client_data(request("POST /mcp HTTP/1.1", "Expect: 100-continue", body=b"body")[:-4])
     assert b"100 Continue" not in refused.client.take()
+    expired = Bench(refusal="pins_expired")
+    expired.relay.client_data(request("POST /mcp HTTP/1.1", "Expect: 100-continue", body=b"body")[:-4])
+    assert b"100 Continue" not in expired.client.take()
 
 
 def test_requests_sent_ahead_are_served_in_order() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import itertools
 import json
 import os
@@ -40,6 +41,7 @@ from codingagents.rewrite.places import AGENT_PATH
 from codingagents.rewrite.plan import anchor_sources, plan_session, uid_plan
 from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.specs import SessionSecrets
+from codingagents.supervisor import run_owner
 from codingagents.trust import checkpoint, wire
 from codingagents.trust.encoding import Record, decode_line
 from codingagents.trust.events import Event, HelperReady, SessionEnded
@@ -284,16 +286,26 @@ class Session:
             assert left == set()
 
     def end(self) -> None:
-        """Kill what still runs."""
+        """Kill what still runs; what it then leaves in plain directories is not for the next test to find."""
+        was_running = self.process.poll() is None
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
+        if was_running:
+            _clear_plain_directories()
         self.stderr()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr, self.control):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+def _clear_plain_directories() -> None:
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), open(run_owner.LOCK) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else they are another session's
+        for path in RUN_DIRECTORIES:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def command_line(pid: int) -> list[str]:

@@ -114,13 +114,15 @@ DESCRIPTORS: dict[str, Counter[str]] = {
     "supervisor": Counter(
         {
             "stdio": 3,
-            # the control channel twice; those of stub, zygote and two helpers; trio's and its signals' wake-up pairs
-            "unix": 2 + 1 + 1 + 2 + 4,
+            # the control channel twice; those of stub, zygote and two helpers; trio's and its signals' wake-up pairs;
+            # the operator's socket
+            "unix": 2 + 1 + 1 + 2 + 4 + 1,
             "tcp": 2,  # the helpers' listening sockets, which outlive them
             "anon_inode:[pidfd]": 4,
             "anon_inode:seccomp notify": 1,
             "anon_inode:[eventpoll]": 1,
             "events.jsonl": 1,
+            "session": 1,  # its directory, to remove the operator's socket from
         }
     ),
     "agent": Counter({"stdio": 3}),
@@ -166,7 +168,8 @@ def kind_of(target: str) -> str:
                 return family
     if target.startswith("pipe:["):
         return "pipe"
-    return target if target.startswith(("anon_inode:", "/dev/")) else os.path.basename(target)
+    name = re.sub(r"^session-\d+$", "session", os.path.basename(target))
+    return target if target.startswith(("anon_inode:", "/dev/")) else name
 
 
 @every_mode

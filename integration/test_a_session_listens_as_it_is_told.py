@@ -106,6 +106,9 @@ print(client.recv(100).split(b" ")[1].decode())
         os.chmod(SOCKET, 0o666)
         assert as_user(STRANGER) == "403"
         assert session.event(HelperRefused).peer_user_id == STRANGER
+        session.tell("leave", 0)
+        assert session.wait() == 0  # a plain directory is not for the next test to find
+    session.assert_nothing_is_left()
 
 
 def test_without_an_https_helper_there_is_no_authority(where: Place, upstream: Upstream) -> None:

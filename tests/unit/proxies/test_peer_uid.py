@@ -8,7 +8,8 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from codingagents.proxies.peer_uid import Owner, PeerUid, allowed, parse_answer, question
+from codingagents.proxies.peer_uid import NETLINK_SOCK_DIAG, Owner, PeerUid, allowed, parse_answer, question, unix_peer
+from codingagents.trust.errors import ProcessError
 
 
 @contextmanager
@@ -96,3 +97,32 @@ def test_an_answer_to_another_question_is_not_believed() -> None:
     assert parse_answer(good[:-1], client, server, 9) is None
     assert parse_answer(good[:4] + struct.pack("=H", 2) + good[6:], client, server, 9) is None
     assert parse_answer(b"", client, server, 9) is None
+
+
+def test_a_socket_that_was_passed_is_asked_and_begins_without_old_answers() -> None:
+    """What its former holder asked for is thrown away, whatever sequence it has."""
+    passed = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_SOCK_DIAG)
+    with connection() as (client, accepted, _), closing(PeerUid(passed)) as peers:
+        address, server = client.getsockname(), accepted.getsockname()
+        for sequence in range(1, 5):
+            passed.send(question(server, address, sequence))
+        with closing(PeerUid(passed.dup())) as next_holder:
+            with pytest.raises(BlockingIOError):
+                passed.recv(8192)
+            assert next_holder.owner(address, server) == peers.owner(address, server) == ask(address, server)
+
+
+@pytest.mark.parametrize(("family", "protocol"), [(socket.AF_INET, 0), (socket.AF_NETLINK, 0)])
+def test_a_socket_of_another_kind_is_refused(family: int, protocol: int) -> None:
+    """Nothing that answers could be taken for the kernel."""
+    kind = socket.SOCK_DGRAM
+    with socket.socket(family, kind, protocol) as other, pytest.raises(ProcessError, match="NETLINK_SOCK_DIAG"):
+        PeerUid(other)
+
+
+def test_the_peer_of_a_unix_socket_is_who_connected_it() -> None:
+    """Also where it has gone since: the kernel wrote it down at connect."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        assert unix_peer(ours) == os.getuid()

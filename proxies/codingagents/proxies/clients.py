@@ -102,6 +102,9 @@ class Client(asyncio.BaseProtocol):
         except DialFailed as failure:
             self.relay.upstream_failed(failure.code)
             return
+        except Exception:
+            self._transport.abort()  # a fault of ours leaves no client waiting for nobody
+            raise
         connection.owner = self.relay
         self.relay.upstream_ready(connection)
 

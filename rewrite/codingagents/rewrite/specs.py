@@ -184,9 +184,9 @@ class CloneRequest(Message, frozen=True, kw_only=True):
     """Supervisor to zygote, one SOCK_SEQPACKET message, with SCM_RIGHTS.
 
     The descriptors are the helper's channel, its listening socket, and, where the listening socket belongs to another
-    network namespace than the zygote, a NETLINK_SOCK_DIAG socket of that namespace. The channel is a stream socket: the
-    supervisor writes one `HelperSpec` line and later `AnyHelperCommand` lines, the helper writes `facts.AnyFact` lines.
-    EOF on it means die.
+    network namespace than the zygote, a NETLINK_SOCK_DIAG socket of that namespace, this helper's alone: answers go to
+    whoever reads first. The channel is a stream socket: the supervisor writes one `HelperSpec` line and later
+    `AnyHelperCommand` lines, the helper writes `facts.AnyFact` lines. EOF on it means die.
     """
 
     version: Literal[2] = 2

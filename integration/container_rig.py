@@ -386,5 +386,5 @@ class Session:
 
     def layers(self) -> Mapping[str, Layer]:
         """Return the layer report of the agent."""
-        (report,) = [event for event in self.events() if isinstance(event, LayerReport)]
+        (report,) = [each for each in self.events() if isinstance(each, LayerReport) and each.role == "agent"]
         return {row.layer: row for row in report.layers}

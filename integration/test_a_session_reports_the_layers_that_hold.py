@@ -30,7 +30,7 @@ def config(layers: str) -> str:
 
 
 def rows(session: Session) -> dict[str, Layer]:
-    (report,) = session.events(LayerReport)
+    (report,) = [each for each in session.events(LayerReport) if each.role == "agent"]
     return {row.layer: row for row in report.layers}
 
 

@@ -60,7 +60,7 @@ def logged(evidence: Evidence, kind: type[E]) -> Iterator[E]:
 
 def layer_rows(evidence: Evidence) -> Sequence[Layer]:
     """Return the layer report of the agent; empty where there is none."""
-    return next((report.layers for report in logged(evidence, events.LayerReport)), [])
+    return next((each.layers for each in logged(evidence, events.LayerReport) if each.role == "agent"), [])
 
 
 def roles(evidence: Evidence) -> Observed:

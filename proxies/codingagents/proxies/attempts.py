@@ -59,29 +59,6 @@ def _capabilities() -> str:
     return "none" if not any(_CAPABILITY_DATA) else " ".join(f"{word:08x}" for word in _CAPABILITY_DATA)
 
 
-class Access:
-    """Acts that Landlock forbids; one needs a socket from before, until `close`."""
-
-    def __init__(self) -> None:
-        """Bind an abstract address of the kernel's choice."""
-        self._receiver = SocketType(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._receiver.bind("")
-        self.files: Acts = {
-            "open / for reading": lambda: os.open("/", os.O_RDONLY | os.O_CLOEXEC),
-            "open /dev/null for writing": lambda: os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC),
-        }
-        # Nobody can listen on port 0: without Landlock the machine itself refuses the connection.
-        self.network: Acts = {"bind a TCP port": _bind, "connect to TCP port 0": _connect}
-        self.scope: Acts = {"send to an abstract unix socket": self._send}
-
-    def _send(self) -> None:
-        _and_close(socket.AF_UNIX, socket.SOCK_DGRAM, SocketType.sendto, b"", self._receiver.getsockname())
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._receiver.close()
-
-
 def _and_close(family: int, kind: int, act: Callable[..., object], *arguments: object) -> None:
     tried = SocketType(family, kind)
     try:
@@ -96,6 +73,31 @@ def _bind() -> None:
 
 def _connect() -> None:
     _and_close(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, SocketType.connect, ("127.0.0.1", 0))
+
+
+FILES: Acts = {
+    "open / for reading": lambda: os.open("/", os.O_RDONLY | os.O_CLOEXEC),
+    "open /dev/null for writing": lambda: os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC),
+}
+# Nobody can listen on port 0: without Landlock the machine itself refuses the connection.
+NETWORK: Acts = {"bind a TCP port": _bind, "connect to TCP port 0": _connect}
+
+
+def abstract_receiver() -> SocketType:
+    """Return a socket with an abstract address of the kernel's choice, for `scope` to be refused."""
+    receiver = SocketType(socket.AF_UNIX, socket.SOCK_DGRAM)
+    receiver.bind("")
+    return receiver
+
+
+def scope(receiver: SocketType) -> Acts:
+    """Return what Landlock's scopes forbid, as long as `receiver` was bound before."""
+    address = receiver.getsockname()
+    return {
+        "send to an abstract unix socket": lambda: _and_close(
+            socket.AF_UNIX, socket.SOCK_DGRAM, SocketType.sendto, b"", address
+        )
+    }
 
 
 def _execve() -> None:

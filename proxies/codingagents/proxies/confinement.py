@@ -48,10 +48,15 @@ def _program(resolves: bool) -> bytes:
 
 
 def preload() -> None:
-    """Do once, in the zygote, what is the same for every helper, and what it could not load any more."""
+    """Do once, in the zygote, what is the same for every helper or what it could not load any more.
+
+    The clones inherit the empty bounding set, and the zygote never runs a program.
+    """
     for resolves in (False, True):
         _program(resolves)
     name_service.preload()
+    with contextlib.suppress(PermissionError):  # without CAP_SETPCAP; only an exec could use it, and there is none
+        linux.drop_bounding_set()
 
 
 def die_with_parent() -> None:
@@ -98,8 +103,6 @@ def confine(uid: int, gid: int, needs: Needs, *, sock_diag: bool = False) -> lis
 
 
 def _drop_identity(uid: int, gid: int) -> None:
-    with contextlib.suppress(PermissionError):  # without CAP_SETPCAP; only an exec could use it, and there is none
-        linux.drop_bounding_set()
     try:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
@@ -116,7 +119,8 @@ def _give_up_privileges() -> None:
     die_with_parent()
     os.umask(0o077)
     os.chdir("/")
-    os.environ.clear()
+    for name in list(os.environ):
+        del os.environ[name]
 
 
 def _limit(needs: Needs) -> list[Tried]:
@@ -153,14 +157,18 @@ def _restrict_access(needs: Needs) -> tuple[list[Tried], dict[str, str]]:
         for layer, least in (("landlock_net", NET_ABI), ("landlock_scope", SCOPE_ABI))
         if abi < least
     }
-    access = attempts.Access()
-    acts = {"landlock_fs": access.files, "landlock_net": access.network, "landlock_scope": access.scope}
+    receiver = attempts.abstract_receiver()
+    acts = {
+        "landlock_fs": attempts.FILES,
+        "landlock_net": attempts.NETWORK,
+        "landlock_scope": attempts.scope(receiver),
+    }
     before = {layer: attempts.outcomes(acts[layer]) for layer in acts.keys() - absent.keys()}
     _landlock(needs)
     for layer, outcomes in before.items():
         wanted = "EPERM" if layer == "landlock_scope" else "EACCES"
         tried += attempts.compared(layer, acts[layer], outcomes, wanted=wanted)
-    access.close()
+    receiver.close()
     return tried, absent
 
 

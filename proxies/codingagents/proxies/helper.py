@@ -16,12 +16,11 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-import uvloop
-
 from codingagents.proxies import confinement, descriptors
 from codingagents.proxies.commands import EXIT_FAILED, Commands
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.listening import tls_context
+from codingagents.proxies.loops import new_event_loop
 from codingagents.proxies.needs import needs_of
 from codingagents.proxies.server import Server
 from codingagents.rewrite.specs import AnyHelperCommand, HelperSpec
@@ -88,7 +87,7 @@ def main(channel: int, listener: int, sock_diag: int | None = None) -> int:
             told.spec.uid, told.spec.gid, needs_of(told.spec.remote), sock_diag=sock_diag is not None
         )
         diag = None if sock_diag is None else socket.socket(fileno=sock_diag)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             sockets = socket.socket(fileno=channel), socket.socket(fileno=listener)
             runner.run(_serve(told, layers, *sockets, listen_tls=listen_tls, sock_diag=diag))
     except Exception as error:  # the last place that can say why

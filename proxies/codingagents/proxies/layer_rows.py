@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from codingagents.trust.events import Layer, LayerState
 from codingagents.trust.vocabulary import LayerWish
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
+class Tried(NamedTuple):
     """One act or one look: what came of it, and what had to come of it."""
 
     layer: str

@@ -39,7 +39,7 @@ _libc.prctl.restype = ctypes.c_int
 
 
 class _SockFprog(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
 @functools.cache
@@ -105,8 +105,7 @@ def memfd_create(flags: int) -> int:
 
 def install_filter(program: bytes, flags: int = 0) -> int:
     """Put `program` (`bpf.assemble`) on this thread by seccomp(2); return its result. Needs no_new_privs."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    fprog = _SockFprog(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    fprog = _SockFprog(len(program) // 8, program)  # by address and length: the zeros in it end nothing
     return syscall(
         machine().number("seccomp"), ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(flags), ctypes.byref(fprog)
     )

@@ -74,9 +74,15 @@ class Squid:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def log(self) -> str:
-        """Return what it has been asked; a tunnel is written down at its end."""
-        return (self.folder / "access.log").read_text()
+    def log(self, *expected: str) -> str:
+        """Return what it has been asked, once all that is `expected` is in it: a tunnel is written down at its end."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            text = (self.folder / "access.log").read_text()
+            if all(each in text for each in expected):
+                return text
+            assert time.monotonic() < deadline, f"{expected} not in {text!r}"
+            time.sleep(0.02)
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()

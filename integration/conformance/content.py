@@ -147,12 +147,6 @@ async def _greet(_ctx: Any, params: Any) -> Any:
     return said(f"Hello, {params.arguments['name']}!")
 
 
-@tool("slow_compute", {"seconds": {"type": "number"}}, required=[])
-async def _slow(_ctx: Any, _params: Any) -> Any:
-    """Answer at once: the tasks extension, which would make it slow, is not offered."""
-    return said("computed")
-
-
 @prompt("test_simple_prompt")
 async def _simple_prompt(_ctx: Any, _params: Any) -> Any:
     """Need no arguments."""

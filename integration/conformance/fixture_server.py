@@ -24,12 +24,12 @@ from mcp.server.subscriptions import ListenHandler
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 
-from conformance import content, gates, questions
+from conformance import content, gates, questions, tasks
 from conformance.catalog import PROMPTS, TOOLS, Offer
 from conformance.event_store import Events
 from conformance.guard import Guard
 
-_FILLED_BY = (content, gates, questions)  # importing them fills the catalog
+_FILLED_BY = (content, gates, questions, tasks)  # importing them fills the catalog
 _RETRY_MILLISECONDS = 100
 
 
@@ -86,6 +86,9 @@ def make_app(settings: dict[str, str]) -> Any:
         on_set_logging_level=_nothing,
     )
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience="fixtures"))
+    server.extensions[tasks.EXTENSION] = {}
+    for method, handler in tasks.METHODS.items():
+        server.add_request_handler(method, tasks.TaskParams, handler)
     guarded = "token" in settings
     app = server.streamable_http_app(
         event_store=Events(),

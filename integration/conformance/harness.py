@@ -25,7 +25,7 @@ _ENVIRONMENT = {"PYTHONPATH": f"{_INTEGRATION}:{_INTEGRATION.parent / 'tests'}",
 
 @dataclass(frozen=True)
 class Leg:
-    """One set of scenarios, and how many of its checks the fixture server passes when asked directly."""
+    """One set of scenarios, and how many checks it has that apply: the fixture server passes all of them."""
 
     name: str
     arguments: tuple[str, ...]
@@ -34,8 +34,8 @@ class Leg:
 
 LEGS = (
     Leg("2025-11-25", ("--requirements", "2025-11-25"), 84),
-    Leg("2026-07-28", ("--requirements", "2026-07-28"), 169),
-    Leg("all", ("--suite", "all"), 207),
+    Leg("2026-07-28", ("--requirements", "2026-07-28"), 196),
+    Leg("all", ("--suite", "all"), 234),
 )
 
 

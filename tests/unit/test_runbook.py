@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 import documents
+from codingagents.proxies import layer_rows
 from codingagents.rewrite import plan
 from codingagents.rewrite.config import LAYER_NAMES
 from codingagents.supervisor import layers
@@ -51,6 +52,11 @@ def test_every_layer_has_its_row() -> None:
     named = [name for cells in rows for name in documents.code(cells[0]) if " " not in name]
     assert sorted(named) == sorted(LAYER_NAMES)
     assert set(layers.LAYER_NAMES) <= set(LAYER_NAMES)
+
+
+def test_every_layer_of_a_helper_has_its_row() -> None:
+    rows = documents.section(RUNBOOK, "Layers of a helper").rows
+    assert [documents.code(cells[0])[0] for cells in rows] == list(layer_rows.LAYER_NAMES)
 
 
 def test_every_exit_code_of_ours_has_its_row() -> None:

@@ -58,3 +58,17 @@ log_events: st.SearchStrategy[AnyEvent] = st.one_of(
 )
 session_ids = st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True).map(SessionId)
 moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.timezones())
+
+# How a stream may be cut: see `cut`.
+cuts = st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=12)
+
+
+def cut(data: bytes, sizes: list[int]) -> list[bytes]:
+    """Cut `data` into pieces of `sizes`, over and over."""
+    found = []
+    start = 0
+    while start < len(data):
+        size = sizes[len(found) % len(sizes)]
+        found.append(data[start : start + size])
+        start += size
+    return found

@@ -166,8 +166,8 @@ async def _asked_before(ctx: Any, params: Any) -> Any:
 class TaskParams(types.RequestParams):  # type: ignore[misc]  # the SDK lives elsewhere: Any for this environment
     """Parameters of the extension's three requests, named as on the wire."""
 
-    taskId: str  # noqa: N815  # the wire's name
-    inputResponses: dict[str, Any] = {}  # noqa: N815, RUF012  # the wire's name; the model copies its defaults
+    taskId: str  # noqa: N815 -- the wire's name
+    inputResponses: dict[str, Any] = {}  # noqa: N815, RUF012 -- the wire's name; a model copies its defaults
 
 
 def _found(ctx: Any, params: Any) -> Task:

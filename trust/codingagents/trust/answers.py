@@ -39,7 +39,7 @@ _URL = "put the final URL into config.toml"
 _STORE = "check ca and server_name in [mcp_servers.{server}.tls]"
 _OTHER_USER = "run the server as another user than the agent"
 _ROTATE = "check the server's keys, then correct [mcp_servers.{server}.tls.pins]"
-_RENEW = "renew the secret and start a new session"
+_RENEW = "renew the secret; from a file of secrets it takes effect at once, else with a new session"
 _PIN = "pin the server, or set credential_without_pin = true"
 
 ANSWERS: dict[str, Answer] = {

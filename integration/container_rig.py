@@ -54,8 +54,8 @@ _NAMESPACES = (
     *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"),
 )
 # dockerd starts a containerd of its own where it finds none in the usual place. Images and containers, some 400 MB, lie
-# in memory: nothing of them is worth a disk's time, and they go with the mount namespace. Where nothing is forwarded the
-# client warns of each container, which tests would take for the container's own words.
+# in memory: nothing of them is worth a disk's time, and they go with the mount namespace. Where nothing is forwarded
+# the client warns of each container, which tests would take for the container's own words.
 _ENTER = """
 mount -o remount,rw /proc/sys 2>/dev/null; echo 1 >/proc/sys/net/ipv4/ip_forward
 if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi

@@ -33,7 +33,6 @@ class Owner(Protocol):
 class Home(Protocol):
     """Who keeps connections: the pool."""
 
-    buffer: memoryview
     epoch: int
 
     def now(self) -> float:
@@ -52,17 +51,12 @@ class Home(Protocol):
         """Take note that a connection that stood is gone."""
 
 
-class Connection(asyncio.BufferedProtocol):
-    """One upstream connection. Is the relay's `UpstreamEnd`.
-
-    A buffered protocol, because for a plain one uvloop lets OpenSSL read into a new 256 KiB object each time, which the
-    allocator maps, shrinks and unmaps: three system calls and a page fault for every response.
-    """
+class Connection(asyncio.Protocol):
+    """One upstream connection, as it is over plain TCP. Is the relay's `UpstreamEnd`."""
 
     def __init__(self, home: Home) -> None:
         """Belong to `home`, and to its epoch of now."""
         self._home = home
-        self._buffer = home.buffer
         self.ended = False  # nothing comes any more: no owner will hear of its end
         self.epoch = home.epoch
         self.owner: Owner | None = None
@@ -73,30 +67,19 @@ class Connection(asyncio.BufferedProtocol):
         self.idle_seconds = IDLE_SECONDS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport, after the handshake."""
+        """Take the transport."""
         self.transport = cast("asyncio.Transport", transport)  # uvloop's derive from no class of asyncio
-        self.write = self.transport.write
-        self.pause_reading = self.transport.pause_reading
-        self.resume_reading = self.transport.resume_reading
         self._home.opened(self)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Return the buffer of all connections: what is read into it is taken out before the next one reads."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         """Pass data to the owner; nobody asked for what comes without one."""
         if self.owner is not None:
-            self.owner.upstream_data(self._buffer[:nbytes].tobytes())
+            self.owner.upstream_data(data)
         else:
             self.close()
 
     def eof_received(self) -> None:
-        """Take an end of stream in order; the transport then closes itself.
-
-        Over TLS it is the close alert: uvloop does not call this for a bare end of the TCP stream, which anybody on the
-        way could have made.
-        """
+        """Take an end of stream in order; the transport then closes itself."""
         self._end(clean=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -123,6 +106,21 @@ class Connection(asyncio.BufferedProtocol):
         """Pass the end of back-pressure to the owner."""
         if self.owner is not None:
             self.owner.upstream_full(False)
+
+    def write(self, data: bytes) -> None:
+        """Send `data` after all that was written before; after the end, do nothing."""
+        if not self.ended:
+            self.transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Deliver no data until `resume_reading`."""
+        if not self.ended:
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Deliver data again."""
+        if not self.ended:
+            self.transport.resume_reading()
 
     def release(self, idle_seconds: int | None) -> None:
         """Give the connection back; the server may have said for how long it keeps it."""

@@ -158,12 +158,12 @@ class Exchange:
         limit = self._config.limits.header_bytes
         try:
             while (end := data.find(b"\r\n\r\n", 0, limit + 4)) >= 0:
-                response = self._config.responses.read(data[:end], self._head.method)
+                response = self._config.responses.read(data[:end], self._head.form.method)
                 data = data[end + 4 :]
-                if response.status // 100 == 2 or self._is_the_clients(response, data):
+                if response.form.status // 100 == 2 or self._is_the_clients(response, data):
                     self._begin_response(response, data)
                     return
-                if response.status >= 200:
+                if response.form.status >= 200:
                     return  # it was a redirect, and is followed
             if len(data) > limit:
                 raise Refusal("bad_response")
@@ -176,7 +176,7 @@ class Exchange:
 
     def _is_the_clients(self, response: ResponseHead, data: bytes) -> bool:
         """Say whether the client is to see a response that is no success; raises `Refusal` where it must not."""
-        status = response.status
+        status = response.form.status
         if status < 200:  # 100 was answered by us, 103 is advice
             if status == 101:
                 raise Refusal("bad_response")  # nobody asked for an upgrade
@@ -192,8 +192,8 @@ class Exchange:
     def _follow(self, response: ResponseHead, data: bytes) -> None:
         """Ask again where the upstream redirects to itself; raises `Refusal` where it does not."""
         target = None
-        location = response.location
-        if response.status in _SAME_METHOD and location is not None and not climbs(location.split(b"?", 1)[0]):
+        location = response.form.location
+        if response.form.status in _SAME_METHOD and location is not None and not climbs(location.split(b"?", 1)[0]):
             target = self._config.origin.resolve(self._head.target, location)
         if target is None or self._hops == MAX_HOPS or self._kept is None:
             raise Refusal("redirect_refused")
@@ -208,13 +208,13 @@ class Exchange:
         """Pass the head on, in one write with what of the body has come; raises `Refusal` before anything is."""
         side = self._side
         rest: bytes | None = b""
-        if response.event_stream or len(data) != response.length:  # not whole, as most are
+        if response.form.event_stream or len(data) != response.length:  # not whole, as most are
             body = self._body_of(response)
             data, rest = body.feed(data)
             self._response_body = body
         self._response = response
         self._response_began = side.now
-        if self._head.close or not self.complete:
+        if self._head.form.close or not self.complete:
             side.close_after = True
         ending = (b"Connection: close", b"", data) if side.close_after else (b"", data)
         side.client.write(b"\r\n".join((response.line, *response.lines, *ending)))
@@ -222,11 +222,11 @@ class Exchange:
 
     def _body_of(self, response: ResponseHead) -> Body:
         """Return what the response's body passes through; an event stream may be silent for as long as it likes."""
-        if not response.event_stream or response.length == 0:
+        if not response.form.event_stream or response.length == 0:
             return response_body(response.length)
         self._side.patience = self._side.deadline = math.inf
         if (endpoints := self._config.endpoints) is not None:
-            if response.encoded:
+            if response.form.encoded:
                 raise Refusal("endpoint_refused")  # an endpoint that cannot be read would pass as it is
             return EventBody(response.length, endpoints.rewriter(self._head.target))
         return response_body(response.length) if response.length > 0 else EventBody(response.length, None)
@@ -264,7 +264,12 @@ class Exchange:
         self._drop_upstream()
         body = self._response_body
         if self._response is None:
-            if upstream.reused and not self._interim and self._head.method in _REPEATABLE and self._head.length == 0:
+            if (
+                upstream.reused
+                and not self._interim
+                and self._head.form.method in _REPEATABLE
+                and self._head.length == 0
+            ):
                 self.connect(fresh=True)  # an idle connection had been closed, and repeating is harmless
             else:
                 self.fail("upstream_closed")
@@ -283,11 +288,11 @@ class Exchange:
             return
         side = self._side
         self._drop_upstream()
-        side.close_after = side.close_after or self._head.close or not self.complete
+        side.close_after = side.close_after or self._head.form.close or not self.complete
         self._report(code)
         side.client.write(
             render(
-                code, self._config.server, method=self._head.method, request_id=self._request_id(), detail=detail,
+                code, self._config.server, method=self._head.form.method, request_id=self._request_id(), detail=detail,
                 close=side.close_after,
             )
         )  # fmt: skip
@@ -301,7 +306,7 @@ class Exchange:
     def drain(self) -> None:
         """End an event stream that would not end by itself, where it stands between two events."""
         body = self._response_body
-        if self._head.method == "GET" and isinstance(body, EventBody) and body.between_events:
+        if self._head.form.method == "GET" and isinstance(body, EventBody) and body.between_events:
             self._side.client.write(_FAREWELL)
             self._drop_upstream()
             self._report("drained")
@@ -323,10 +328,10 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is None:
             return
-        if self.complete and response.reusable and not surplus:
+        if self.complete and response.form.reusable and not surplus:
             if self._side.client_is_full:
                 upstream.resume_reading()
-            upstream.release(response.idle_seconds)
+            upstream.release(response.form.idle_seconds)
         else:
             upstream.close()
 
@@ -348,14 +353,14 @@ class Exchange:
         if response is None:
             status = ANSWERS[code].status if code in ANSWERS else CLIENT_CLOSED
         elif self._response_body is None:  # it came whole
-            status, start, received = response.status, duration, response.length
+            status, start, received = response.form.status, duration, response.length
         else:
-            status, received = response.status, self._response_body.count
+            status, received = response.form.status, self._response_body.count
             start = round((self._response_began - self._began) * 1000)
         method, name = self._names if self._kept is None else self._name()
         self._side.surroundings.emit(
             Request(
-                method=head.method,
+                method=head.form.method,
                 status=status,
                 error_type=code,
                 request_bytes=head.length if self.body is None else self.body.count,
@@ -370,13 +375,13 @@ class Exchange:
     def _name(self) -> tuple[str | None, str | None]:
         """Return MCP method and target, where the body came in one piece; it was sent long ago."""
         head, kept = self._head, self._kept
-        if head.method != "POST" or not self.complete or head.length <= 0 or not kept or len(kept) > 1:
+        if head.form.method != "POST" or not self.complete or head.length <= 0 or not kept or len(kept) > 1:
             return None, None
         return rpc.names(kept[0], head.mcp_method, head.mcp_name)
 
     def _request_id(self) -> rpc.Id:
         """Return the id of the request, where its body is one that we have whole."""
-        if self._head.method != "POST" or not self.complete or not self._kept:
+        if self._head.form.method != "POST" or not self.complete or not self._kept:
             return None
         body = b"".join(self._kept)
         return rpc.request_id(ChunkedReader(request=True).feed(body)[0] if self._head.length == CHUNKED else body)

@@ -1,24 +1,29 @@
 """CORE: header lines: one grammar (RFC 9110 5.5, RFC 9112 5), and what a line means to us, looked up in a cache.
 
-What a line means is a pure function of its bytes. Real clients and servers repeat most lines, and a hit costs a
-twentieth of the regular expression; of a line that is new, at least the name is known. The caches are bounded, and
-emptied when full: a hostile peer costs time but no memory. Knows nothing of first lines and bodies (`heads`).
+What a line means is a pure function of its bytes, and a head's `Shape` is what its lines mean, in order: whatever a
+helper decides about a head it decides from the shape, so that heads which differ only in lines that mean nothing to us
+(ids, dates, traces), or in the number of a Content-Length, are decided once (`heads`). Of a name that has many values
+only the first are remembered: the next is a new one again. The caches are bounded, and emptied when full: a hostile
+peer costs time but no memory. Knows nothing of first lines and bodies.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from codingagents.proxies.errors import Refusal
 
-MAX_CACHED = 512  # entries of one cache
-MAX_CACHED_KEY = 512  # bytes; together at most a quarter megabyte per cache
+MAX_CACHED = 256  # entries of one cache
+MAX_CACHED_KEY = 512  # bytes; together at most 128 KiB per cache
+MAX_VALUES = 16  # lines of one name that are remembered
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_FIELD = re.compile(rb"(" + TOKEN + rb"):([\t -~\x80-\xff]*)")
-_DIGITS = re.compile(rb"[0-9]{1,15}")
+_NAME = re.compile(TOKEN)
+_BAD: Final = 0  # what `_MARK` makes of a byte that no value has: a control character but TAB
+_MARK = bytes(1 if byte == 0x09 or 0x20 <= byte != 0x7F else _BAD for byte in range(256))
+_MAX_DIGITS = 15
 _TIMEOUT = re.compile(rb"(?:^|[ ,])timeout=([0-9]{1,6})(?:$|[ ,])")
 
 # The kinds of lines. What is looked at and not passed on, each in one spelling already (`Fields`): what can
@@ -41,13 +46,19 @@ EVENT_STREAM: Final = 22
 ENCODED: Final = 23
 _FIRST_PASSED_ON: Final = MCP_METHOD
 
-Meaning: TypeAlias = tuple[int, bytes] | None  # (kind, value), or None where the line is passed on unlooked
+# (kind, value), None where the line is passed on unlooked, or why a message with this line is refused. The value of a
+# line whose kind is in `_READ_ANEW` is not here, but read from each line.
+Meaning: TypeAlias = tuple[int, bytes] | Refusal | None
+Shape: TypeAlias = tuple[Meaning, ...]
 
 LENGTH_NAME = b"Content-Length: "
+LENGTH_VALUE: Final = len(b"content-length:")  # where the value begins in a line
+AS_OURS: Final = b"="  # the value of a LENGTH that is spelled as we spell it
+_OUR_LENGTH: Final = (LENGTH, AS_OURS)
 _HOP_BY_HOP = frozenset({b"keep-alive", b"te", b"trailer", b"upgrade", b"http2-settings"})  # and proxy-*
 _PERSISTENCE = frozenset({b"", b"close", b"keep-alive"})  # what a Connection header may name besides headers
-_NO_NAMES: frozenset[bytes] = frozenset()
-_AS_IT_IS = frozenset({AUTHORIZATION, LOCATION, MCP_METHOD, MCP_NAME})  # values that are not compared in lower case
+_AS_IT_IS = frozenset({AUTHORIZATION, LOCATION})  # values that are not compared in lower case
+_READ_ANEW = frozenset({MCP_METHOD, MCP_NAME})  # as many values as there are tools, and nothing depends on them
 
 _T = TypeVar("_T")
 
@@ -55,24 +66,41 @@ _T = TypeVar("_T")
 class Cache(dict[bytes, _T]):
     """bytes -> what `read` makes of them, remembered; what it raises for is not."""
 
-    def __init__(self, read: Callable[[bytes], _T], size: int = MAX_CACHED) -> None:
-        """Start empty, and hold `size` entries at most."""
+    def __init__(self, read: Callable[[bytes], _T]) -> None:
+        """Start empty."""
         super().__init__()
         self._read = read
-        self._size = size
 
     def __missing__(self, key: bytes) -> _T:
         """Read `key`, and remember what was found."""
         found = self._read(key)
         if len(key) <= MAX_CACHED_KEY:
-            if len(self) >= self._size:
+            if len(self) >= MAX_CACHED:
                 self.clear()
             self[key] = found
         return found
 
 
-class Fields:
-    """Reads the header lines of one direction."""
+class _Name:
+    """What is known of the lines of one name, in the case it came in."""
+
+    __slots__ = ("kind", "left")
+
+    def __init__(self, kind: int) -> None:
+        self.kind = kind
+        self.left = MAX_VALUES  # lines that may still be remembered
+
+
+class Sorted(NamedTuple):
+    """The lines of one shape, by their places in the head."""
+
+    kept: list[int]  # to be passed on
+    known: dict[int, bytes]  # what was looked at: {kind: value}
+    places: dict[int, list[int]]  # and where
+
+
+class Fields(dict[bytes, Meaning]):
+    """Reads the header lines of one direction: line -> meaning."""
 
     def __init__(
         self, code: str, kinds: Mapping[bytes, int], dropped: Callable[[bytes], bool], twice: Mapping[int, str]
@@ -82,77 +110,112 @@ class Fields:
         `kinds` has what is looked at, by lower-case name, `dropped` says of other names whether they end here, and
         `twice` has the kinds that may stand once only, and the code of the refusal.
         """
+        super().__init__()
         self._code = code
         self._kinds = kinds
         self._dropped = dropped
         self._twice = twice
-        self._names = Cache(self._kind)
-        self.meanings = Cache(self._meaning)
+        self._names = Cache(self._name)
 
-    def sort(self, lines: list[bytes]) -> tuple[list[bytes], dict[int, bytes]]:
-        """Return (lines to pass on, {kind: value} of those looked at), or raise `Refusal`."""
-        kept: list[bytes] = []
+    def __missing__(self, line: bytes) -> Meaning:
+        """Read `line`; remember what it means, if it may come again."""
+        name, colon, value = line.partition(b":")
+        if not colon or _BAD in value.translate(_MARK):
+            return Refusal(self._code)
+        try:
+            known = self._names[name]
+            kind = known.kind
+            if kind == PASS:
+                meaning: Meaning = None
+            elif kind == LENGTH:
+                meaning = self._length(line, value.strip(b" \t"))
+            else:
+                meaning = _looked_at(kind, value.strip(b" \t"))
+        except Refusal as refusal:
+            return refusal
+        if known.left and len(line) <= MAX_CACHED_KEY:
+            if len(self) >= MAX_CACHED:
+                self.clear()
+                self._names.clear()
+            known.left -= 1
+            self[line] = meaning
+        return meaning
+
+    def sort(self, shape: Shape) -> Sorted:
+        """Return what the lines of a head are, or raise the first `Refusal` that one of them is reason for."""
+        kept: list[int] = []
         known: dict[int, bytes] = {}
-        meanings = self.meanings
-        for line in lines:
-            meaning = meanings[line]
+        places: dict[int, list[int]] = {}
+        for place, meaning in enumerate(shape):
             if meaning is None:
-                kept.append(line)
+                kept.append(place)
                 continue
+            if isinstance(meaning, Refusal):
+                raise meaning
             kind, value = meaning
             if kind == DROP:
                 continue
             if kind >= _FIRST_PASSED_ON:
-                kept.append(line)
+                kept.append(place)
             if kind in known:
                 if kind in self._twice:
                     raise Refusal(self._twice[kind])
                 value = known[kind] + b"," + value
             known[kind] = value
-        return kept, known
+            places.setdefault(kind, []).append(place)
+        return Sorted(kept, known, places)
 
-    def _kind(self, name: bytes) -> int:
-        """Return the kind of lines of this `name`, which is a token in whatever case it came."""
+    def _name(self, name: bytes) -> _Name:
+        """Return what lines of this `name` are, in whatever case it came; raises `Refusal` where it is no token."""
+        if not _NAME.fullmatch(name):
+            raise Refusal(self._code)
         name = name.lower()
         if name in self._kinds:
-            return self._kinds[name]
-        return DROP if name in _HOP_BY_HOP or name.startswith(b"proxy-") or self._dropped(name) else PASS
+            return _Name(self._kinds[name])
+        dropped = name in _HOP_BY_HOP or name.startswith(b"proxy-") or self._dropped(name)
+        return _Name(DROP if dropped else PASS)
 
-    def _meaning(self, line: bytes) -> Meaning:
-        match = _FIELD.fullmatch(line)
-        if match is None:
-            raise Refusal(self._code)
-        kind = self._names[match[1]]
-        if kind == PASS:
-            return None
-        return (DROP, b"") if kind == DROP else self._looked_at(kind, match[2].strip(b" \t"))
+    def _length(self, line: bytes, digits: bytes) -> Meaning:
+        """Return the meaning of a Content-Length line."""
+        if not digits.isdigit() or len(digits) > _MAX_DIGITS:
+            raise Refusal(self._code if self._code == "bad_response" else "bad_framing")
+        if line == LENGTH_NAME + digits and (digits == b"0" or not digits.startswith(b"0")):
+            return _OUR_LENGTH
+        return LENGTH, b""
 
-    def _looked_at(self, kind: int, value: bytes) -> Meaning:
-        """Return the meaning of a line that is looked at, its value in the one spelling that is looked for."""
-        if kind not in _AS_IT_IS:
-            value = value.lower()
-        if kind == LENGTH:
-            if not _DIGITS.fullmatch(value):
-                raise Refusal(self._code if self._code == "bad_response" else "bad_framing")
-            value = LENGTH_NAME + b"%d" % int(value)
-        elif kind == KEEP_ALIVE:
-            hint = _TIMEOUT.search(value)
-            return (kind, hint[1]) if hint else (DROP, b"")
-        elif kind == EVENT_STREAM:
-            return (kind, value) if value.split(b";")[0].rstrip(b" \t") == b"text/event-stream" else None
-        elif kind == ENCODED:
-            return (kind, value) if value not in (b"", b"identity") else None
-        return kind, value
+
+def _looked_at(kind: int, value: bytes) -> Meaning:
+    """Return the meaning of another line that is looked at, its value in the one spelling that is looked for."""
+    if kind == DROP or kind in _READ_ANEW:
+        return kind, b""
+    if kind not in _AS_IT_IS:
+        value = value.lower()
+    if kind == KEEP_ALIVE:
+        hint = _TIMEOUT.search(value)
+        return (kind, hint[1]) if hint else (DROP, b"")
+    if kind == EVENT_STREAM:
+        return (kind, b"") if value.split(b";")[0].rstrip(b" \t") == b"text/event-stream" else None
+    if kind == ENCODED:
+        return (kind, b"") if value not in (b"", b"identity") else None
+    return kind, value
+
+
+def values(lines: Sequence[bytes], places: Sequence[int]) -> bytes | None:
+    """Return what the lines at `places` say, those of one name being one list; None where there is no place."""
+    if not places:
+        return None
+    return b",".join(lines[place].split(b":", 1)[1].strip(b" \t") for place in places)
 
 
 def connection(value: bytes) -> tuple[bool, frozenset[bytes]]:
-    """Return (close, header names to leave out) of a Connection header's value in lower case."""
-    if value == b"keep-alive":
-        return False, _NO_NAMES
+    """Return (close, names of headers to leave out) of a Connection header's value in lower case.
+
+    Those that are left out anyway are not among the names.
+    """
     options = frozenset(option.strip(b" \t") for option in value.split(b","))
-    return b"close" in options, options - _PERSISTENCE
+    return b"close" in options, options - _PERSISTENCE - _HOP_BY_HOP
 
 
-def without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
-    """Return `lines` but those of the lower-case `names`."""
-    return [line for line in lines if line.split(b":", 1)[0].lower() not in names]
+def without(kept: list[int], lines: Sequence[bytes], names: frozenset[bytes]) -> list[int]:
+    """Return the places of `kept` but those of lines of the lower-case `names`."""
+    return [place for place in kept if lines[place].split(b":", 1)[0].lower() not in names]

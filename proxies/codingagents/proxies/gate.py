@@ -48,17 +48,18 @@ class Gate:
 
     def check(self, head: RequestHead, peer_allowed: bool) -> str | None:
         """Return None to let the request through, or the code of its refusal."""
-        if head.host not in self._hosts and not (self._any_port and _LOCALHOST.fullmatch(head.host)):
+        form = head.form
+        if form.host not in self._hosts and not (self._any_port and _LOCALHOST.fullmatch(form.host)):
             return "host_refused"
-        if head.origin is not None and head.origin not in self._origins:
+        if form.origin is not None and form.origin not in self._origins:
             return "origin_refused"
         if self.wants_uid and not peer_allowed:
             return "uid_refused"
-        if head.path_refusal == "well_known":
+        if form.path_refusal == "well_known":
             return "well_known"
-        if self._wants_bearer and not self._holds_bearer(head.authorization):
+        if self._wants_bearer and not self._holds_bearer(form.authorization):
             return "bearer_refused"
-        return head.path_refusal
+        return form.path_refusal
 
     def _holds_bearer(self, authorization: bytes | None) -> bool:
         if authorization is None:

@@ -132,7 +132,7 @@ class Relay:
         if code is None and head.length > self.config.limits.request_bytes:
             code = "body_too_large"
         if code is not None:
-            self._turn_away(code, head.method)
+            self._turn_away(code, head.form.method)
             return
         self._begin(head, data[end + 4 :])
 
@@ -169,7 +169,7 @@ class Relay:
             self.close_after = True
             exchange.fail(code)
             return
-        if head.expect and not exchange.complete:
+        if head.form.expect and not exchange.complete:
             self.client.write(_CONTINUE)
         exchange.connect()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import socket
 import ssl
 import time
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from codingagents.proxies.clients import Client, PlainClient, TlsClient
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.listening import Peers, listen
+from codingagents.proxies.loops import give_back_memory
 from codingagents.proxies.relay import HEAD_SECONDS
 from codingagents.proxies.relay_config import relay_config, rules_of
 from codingagents.proxies.upstream import Upstream
@@ -25,6 +27,7 @@ from codingagents.trust.facts import Pong
 from codingagents.trust.vocabulary import Secret
 
 _LAST_WORDS_SECONDS = 0.2  # for the answers to those who are given up
+_BUFFER_BYTES = 256 * 1024  # as much as uvloop takes off a socket at once
 _SWEEP_SECONDS = 5.0  # the resolution of idle deadlines, where no shorter limit is set
 
 
@@ -57,10 +60,11 @@ class Server:
         # Root is nobody to be kept from a secret, and no session's agent.
         keep_from = spec.agent_uid if spec.secrets and spec.agent_uid and not alone else None
         self.upstream = Upstream(loop, remote, context, out, keep_from=keep_from)
-        self.buffer = self.upstream.buffer
+        self.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages exist once they are used, unlike a bytearray's
         self.config = relay_config(spec, time.time, lambda: self.upstream.close_idle(all_of_them=True))
         self._peers = Peers(spec, sock_diag) if self.config.gate.wants_uid else None
         self._clients: set[Client] = set()
+        self._most_clients = 0  # since memory was given back
         self._all_gone = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._sweep_seconds = min(_SWEEP_SECONDS, HEAD_SECONDS / 4, remote.limits.idle_seconds / 4)
@@ -119,6 +123,7 @@ class Server:
         if len(self._clients) >= self._limits.connections and not self._make_room(client):
             return False
         self._clients.add(client)
+        self._most_clients = max(self._most_clients, len(self._clients))
         self._all_gone.clear()
         if not self._sweeping:
             self._sweeping = True
@@ -145,7 +150,10 @@ class Server:
         for client in list(self._clients):
             client.relay.tick(now)
         self.upstream.close_idle()
-        self._sweeping = bool(self._clients)
+        if len(self._clients) <= self._most_clients // 2:
+            self._most_clients = len(self._clients)
+            give_back_memory()
+        self._sweeping = bool(self._clients or self.upstream.open)
         if self._sweeping:
             self.loop.call_later(self._sweep_seconds, self._sweep)
 

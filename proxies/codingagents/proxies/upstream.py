@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import mmap
 import socket
 import ssl
 from collections.abc import Callable
-from typing import cast
 
 from codingagents.proxies.addresses import Reach, split_host_port
 from codingagents.proxies.connection import Connection
 from codingagents.proxies.dial import DialFailed, Target, connected
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.peer_uid import PeerUid
+from codingagents.proxies.tls_connection import Handshake, TlsConnection
 from codingagents.rewrite.specs import RemoteSpec
 from codingagents.trust import facts
 from codingagents.trust.context import PinnedContext, pin_match
@@ -28,7 +27,6 @@ from codingagents.trust.errors import ConfigError
 from codingagents.trust.pins import PinMismatchError
 
 _ACCEPT_SECONDS = 0.001  # between two looks at whether the server has accepted
-_BUFFER_BYTES = 256 * 1024  # as much as uvloop takes off a socket at once
 
 
 class Upstream:
@@ -58,7 +56,6 @@ class Upstream:
         self._keep_from = keep_from
         self._peers = PeerUid() if context is None and keep_from is not None else None
         self._idle: list[Connection] = []
-        self.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages exist once they are used, unlike a bytearray's
         self.now = now or loop.time
         self.epoch = 0
         self.open = 0  # connections that stand, idle ones included
@@ -160,11 +157,16 @@ class Upstream:
     async def _secured(self, raw: socket.socket, context: PinnedContext) -> Connection:
         tls = self._remote.tls
         assert tls is not None
-        transport, connection = await self._loop.create_connection(
-            lambda: Connection(self), sock=raw, ssl=context, server_hostname=tls.server_name
+        secured: asyncio.Future[TlsConnection] = self._loop.create_future()
+        transport, _ = await self._loop.create_connection(
+            lambda: Handshake(self, context, tls.server_name, secured), sock=raw
         )
-        match = pin_match(cast("ssl.SSLObject", transport.get_extra_info("ssl_object")))
-        connection.trusted = context.pinning.allows_credential(match)
+        try:
+            connection = await secured
+        except BaseException:
+            transport.abort()
+            raise
+        connection.trusted = context.pinning.allows_credential(pin_match(connection.tls))
         return connection
 
     async def _look_at_server(self, connection: Connection, name: str, peers: PeerUid) -> None:

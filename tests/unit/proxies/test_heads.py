@@ -5,7 +5,7 @@ import pytest
 from codingagents.proxies.errors import Refusal
 from codingagents.proxies.fields import MAX_CACHED
 from codingagents.proxies.framing import CHUNKED, UNTIL_CLOSE
-from codingagents.proxies.heads import RequestHead, RequestHeads, ResponseHead, ResponseHeads
+from codingagents.proxies.heads import MAX_FORMS, RequestHead, RequestHeads, ResponseHead, ResponseHeads
 
 LINE = b"POST /mcp HTTP/1.1"
 HOST = b"Host: h"
@@ -117,9 +117,9 @@ def test_what_is_the_clients_own_or_one_hops_is_left_out() -> None:
         )
     )
     assert written(found) == b"X-Kept: h\r\n"
-    assert (found.authorization, found.origin, found.host) == (b"Bearer x", b"http://localhost", b"h")
-    assert found.expect
-    assert not found.close
+    assert (found.form.authorization, found.form.origin, found.form.host) == (b"Bearer x", b"http://localhost", b"h")
+    assert found.form.expect
+    assert not found.form.close
 
 
 def test_framing_is_written_anew() -> None:
@@ -127,15 +127,15 @@ def test_framing_is_written_anew() -> None:
     assert written(requests().read(head(LINE, b"content-LENGTH:  007", HOST))) == b"Content-Length: 7\r\n"
     found = requests().read(head(LINE, b"transfer-encoding: Chunked ", HOST, b"Connection: Close"))
     assert written(found) == b"Transfer-Encoding: chunked\r\n"
-    assert (found.length, found.close) == (CHUNKED, True)
+    assert (found.length, found.form.close) == (CHUNKED, True)
 
 
 def test_the_judge_of_paths_is_asked_and_its_answer_kept() -> None:
     """A refused path is a fact of the head; the gate decides when to say so."""
     reader = requests()
     for _ in range(2):
-        assert reader.read(head(b"GET /no HTTP/1.1", HOST)).path_refusal == "outside_route"
-        assert reader.read(head(b"GET /yes HTTP/1.1", HOST)).path_refusal is None
+        assert reader.read(head(b"GET /no HTTP/1.1", HOST)).form.path_refusal == "outside_route"
+        assert reader.read(head(b"GET /yes HTTP/1.1", HOST)).form.path_refusal is None
 
 
 def test_the_caches_stay_bounded() -> None:
@@ -144,9 +144,10 @@ def test_the_caches_stay_bounded() -> None:
     for number in range(3 * MAX_CACHED):
         found = reader.read(head(b"GET /%d HTTP/1.1" % number, HOST, b"X-%d: v" % number, b"Y: " + b"y" * 600))
         assert written(found).startswith(b"X-%d: v\r\nY: y" % number)
-    assert len(reader._fields.meanings) <= MAX_CACHED
+    assert len(reader._fields) <= MAX_CACHED
+    assert len(reader._fields._names) <= MAX_CACHED
     assert len(reader._targets) <= MAX_CACHED
-    assert all(len(line) < 600 for line in reader._fields.meanings)
+    assert all(len(line) < 600 for line in reader._fields)
 
 
 OK = b"HTTP/1.1 200 OK"
@@ -158,7 +159,7 @@ def test_the_caches_of_responses_stay_bounded() -> None:
     for number in range(3 * MAX_CACHED):
         found = reader.read(head(b"HTTP/1.1 200 %d" % number, b"X-%d: v" % number, b"Content-Length: 7"), "GET")
         assert (found.lines[0], found.length) == (b"X-%d: v" % number, 7)
-    assert len(reader._heads) <= 128
+    assert len(reader._forms) <= MAX_FORMS
     assert len(reader._statuses) <= MAX_CACHED
     for method, length in (("HEAD", 0), ("GET", 7), ("HEAD", 0)):
         assert reader.read(head(OK, b"Content-Length: 7"), method).length == length
@@ -193,7 +194,7 @@ def test_how_a_response_is_framed(
 ) -> None:
     """RFC 9112 6.3, and one spelling towards the client."""
     found = ResponseHeads().read(head(*lines), method)
-    assert (found.length, found.reusable, written(found)) == (length, reusable, fields)
+    assert (found.length, found.form.reusable, written(found)) == (length, reusable, fields)
     assert found.line == b"HTTP/1.1" + lines[0][8:]
 
 
@@ -226,5 +227,5 @@ def test_what_a_client_must_not_see_is_left_out_of_a_response() -> None:
         "POST",
     )
     assert written(found) == b"Mcp-Session-Id: s\r\nX-Accel-Buffering: no\r\nRetry-After: 3\r\nContent-Length: 0\r\n"
-    assert found.idle_seconds == 7
-    assert found.reusable
+    assert found.form.idle_seconds == 7
+    assert found.form.reusable

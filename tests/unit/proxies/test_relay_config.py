@@ -49,10 +49,10 @@ def test_a_legacy_server_is_asked_for_what_can_be_read_and_names_its_endpoints()
     assert config.attachment.always == b"Host: up.test\r\nX-Region: eu\r\nAccept-Encoding: identity"
     post = b"POST /messages/?s=1 HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip"
     assert config.requests.read(post).lines == ()
-    assert config.requests.read(post).path_refusal == "outside_route"
+    assert config.requests.read(post).form.path_refusal == "outside_route"
     assert config.endpoints is not None
     assert config.endpoints.rewriter(b"/sse").feed(b"event: endpoint\ndata: /messages/?s=1\n\n")
-    assert config.requests.read(post).path_refusal is None
+    assert config.requests.read(post).form.path_refusal is None
     modern = relay_config(spec(), lambda: 0.0)
     assert modern.endpoints is None
     assert modern.requests.read(b"POST /mcp HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip").lines

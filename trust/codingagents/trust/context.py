@@ -1,10 +1,11 @@
 """SHELL: TLS client contexts that refuse a wrong server before a byte of any request, credential or body is sent.
 
-OpenSSL verifies the chain and the name as ever; then, inside the handshake call and before the event loop hears of a
-connection, the verified path is shown to the `Pinning` of the upstream. asyncio and uvloop build their TLS objects
-from `sslobject_class`, so every route (direct, CONNECT, next address) passes here. Everything fails closed: no path,
-a resumed session or any surprise is a certificate error. Nothing is read from the environment or a default store.
-It does no socket I/O, knows no clock (whoever sends asks `Pinning.expired`) and presents no client certificate.
+OpenSSL verifies the chain and the name as ever; then, inside the handshake call and before anybody hears of a
+connection, the verified path is shown to the `Pinning` of the upstream. Helpers, asyncio and uvloop build their TLS
+objects with `wrap_bio`, from `sslobject_class`, so every route (direct, CONNECT, next address) passes here. Everything
+fails closed: no path, a resumed session or any surprise is a certificate error. Nothing is read from the environment
+or a default store. It does no socket I/O, knows no clock (whoever sends asks `Pinning.expired`) and presents no client
+certificate.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import binascii
 import re
 import ssl
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from codingagents.trust.errors import ConfigError, TrustError
@@ -121,6 +123,18 @@ def pin_match(connection: ssl.SSLObject) -> PinMatch | None:
     Ask `Pinning.allows_credential` with it before a credential is attached.
     """
     return connection._match if isinstance(connection, PinnedTls) else None  # noqa: SLF001 -- same module
+
+
+def checked_io(connection: PinnedTls) -> tuple[Callable[[int], bytes], Callable[[bytes | memoryview], int]]:
+    """Return `read` and `write` of a connection whose path was checked, or raise `ssl.SSLCertVerificationError`.
+
+    They are those of the C object below, for the hot path: `PinnedTls` asks on every call what cannot change any more,
+    since nothing is renegotiated. `read(n)` returns b"" once the peer has ended the stream in order.
+    """
+    if not connection._passed:  # noqa: SLF001 -- same module
+        raise _refusal(_NOT_CHECKED)
+    inner: Any = connection._sslobj  # type: ignore[attr-defined]  # noqa: SLF001 -- typeshed does not know it
+    return inner.read, inner.write
 
 
 def parse_pem(text: str) -> list[bytes]:

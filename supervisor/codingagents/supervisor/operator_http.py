@@ -1,6 +1,7 @@
 """SHELL: HTTP/1.1 on the operator's socket, by h11: one request a connection, and few of them are known.
 
-Its caller is root and bounds the time; nothing of a request is trusted beyond that it names what it wants.
+Its caller is root and bounds the time; nothing of a request is trusted beyond that it names what it wants. Only a GET
+is answered with content: h11 allows none where the request was a HEAD.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ async def converse(stream: trio.abc.Stream, helpers: Callable[[], Awaitable[byte
         try:
             status, content = await _answer(await _request(stream, connection), helpers)
         except h11.RemoteProtocolError as error:
-            status, content = error.error_status_hint, b'{"error": "this is not HTTP/1.1"}\n'
+            status, content = error.error_status_hint, b""
         headers = [
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(content))),
             ("Cache-Control", "no-store"),
+            ("Allow", "GET"),
             ("Connection", "close"),
         ]
         parts = [h11.Response(status_code=status, headers=headers), h11.Data(data=content), h11.EndOfMessage()]
@@ -55,8 +57,8 @@ async def _request(stream: trio.abc.Stream, connection: h11.Connection) -> h11.R
 
 
 async def _answer(request: h11.Request, helpers: Callable[[], Awaitable[bytes]]) -> tuple[int, bytes]:
+    if request.method != b"GET":
+        return 405, b""
     if request.target != _HELPERS:
         return 404, b'{"error": "there is GET /helpers"}\n'
-    if request.method != b"GET":
-        return 405, b'{"error": "only GET"}\n'
     return 200, await helpers()

@@ -90,6 +90,8 @@ def talk(directory: Path, data: bytes) -> bytes:
         (b"GET /helpers?x HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
         (b"DELETE /helpers HTTP/1.1\r\nHost: x\r\n\r\n", b"405"),
         (b"POST /helpers HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", b"405"),
+        (b"HEAD /helpers HTTP/1.1\r\nHost: x\r\n\r\n", b"405"),
+        (b"HEAD /helpers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", b"400"),
         (b"\x16\x03\x01nonsense\r\n\r\n", b"400"),
         (b"GET /helpers HTTP/1.1\r\n\r\n", b"400"),
         (b"GET /helpers HTTP/1.1\r\nX: " + b"x" * 20_000, b"431"),

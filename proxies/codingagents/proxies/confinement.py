@@ -119,8 +119,7 @@ def _give_up_privileges() -> None:
     die_with_parent()
     os.umask(0o077)
     os.chdir("/")
-    if os.environ:  # the zygote is given none; clearing nothing would cost pages, by the exception that ends it
-        os.environ.clear()
+    os.environ.clear()
 
 
 def _limit(needs: Needs) -> list[Tried]:

@@ -44,7 +44,7 @@ _PASSED_ON = {b"mcp-method", b"mcp-name", b"content-type", b"content-encoding"}
 _AS_IT_IS = {b"authorization", b"location", b"mcp-method", b"mcp-name"}
 
 
-class Bad(Exception):
+class Bad(Exception):  # noqa: N818 -- a decision, as `errors.Refusal` is
     """Carries the code of a refusal."""
 
 
@@ -140,7 +140,7 @@ def _response(head: bytes, bodiless: bool, rewrites_events: bool) -> Answer:
     }  # fmt: skip
 
 
-def _sort(
+def _sort(  # noqa: PLR0912 -- the plain way is one list of cases
     lines: list[bytes], code: str, looked_at: set[bytes], dropped: Callable[[bytes], bool], once: Mapping[bytes, str]
 ) -> tuple[list[bytes], dict[bytes, bytes]]:
     """Return (lines to pass on, {lower-case name: value} of those that are looked at)."""

@@ -65,7 +65,7 @@ cuts = st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=12)
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
     """Cut `data` into pieces of `sizes`, over and over."""
-    found = []
+    found: list[bytes] = []
     start = 0
     while start < len(data):
         size = sizes[len(found) % len(sizes)]

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from codingagents.trust import context as context_module
-from codingagents.trust.context import PinnedContext, PinnedTls, parse_pem, pin_match, pinned_context
+from codingagents.trust.context import PinnedContext, PinnedTls, checked_io, parse_pem, pin_match, pinned_context
 from codingagents.trust.errors import ConfigError, TrustError
 from codingagents.trust.pins import Pin, PinMismatchError, Pinning, parse_pin, pinning
 from codingagents.trust.vocabulary import MinVersion, PinMode, PinPosition
@@ -278,6 +278,26 @@ def test_neither_reading_nor_writing_can_do_the_handshake_by_itself() -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="not checked"):
         client.read()
     assert to_server.pending == 0
+
+
+def test_what_passes_the_checks_by_is_had_only_after_them() -> None:
+    """Neither before the handshake nor after one that was refused."""
+    context = pinned_context(STORE, enforce(Pin(LEAF.pin)))
+    fresh = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
+    refused, _, error = connect(context, server_context(ROGUE))
+    assert error is not None
+    for unchecked in (fresh, refused):
+        assert isinstance(unchecked, PinnedTls)
+        with pytest.raises(ssl.SSLCertVerificationError, match="not checked"):
+            checked_io(unchecked)
+    client, server, _ = connect(context, server_context(LEAF))
+    assert isinstance(client, PinnedTls)
+    server.tls.write(b"answer")
+    read, write = checked_io(client)
+    assert read(100) == b"answer"
+    assert write(memoryview(b"more")) == 4
+    server.step()
+    assert server.received == REQUEST + b"more"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

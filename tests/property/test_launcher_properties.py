@@ -1,5 +1,7 @@
 """The launcher's pure parts, over whatever they may be given."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,7 @@ def test_an_option_never_echoes_what_may_be_a_value(name: str, value: str) -> No
 
 @given(
     st.text(max_size=30)
+    | st.binary(max_size=20).map(lambda raw: f"unix:/{os.fsdecode(raw)}")  # as the kernel hands over an argument
     | st.builds("{}:{}".format, st.sampled_from(["127.0.0.1", "localhost", "0.0.0.0", "::1", ""]), st.integers())
     | st.text(max_size=120).map("unix:/{}".format)
 )

@@ -63,7 +63,7 @@ def parse_listen(text: str) -> Address:
     """Return what `--listen` says; `UsageError` for what others than this machine could reach."""
     if text.startswith("unix:/"):
         path = text.removeprefix("unix:")
-        if len(path.encode()) > MAX_SOCKET_PATH or not path.isprintable():
+        if not path.isprintable() or len(path.encode()) > MAX_SOCKET_PATH:  # bytes that are no UTF-8 do not print
             raise UsageError(f"--listen: the path of a unix socket has at most {MAX_SOCKET_PATH} printable bytes")
         return Address(0, path)
     found = _TCP.fullmatch(text)

@@ -78,7 +78,7 @@ def test_an_address_of_this_machine_is_taken(text: str, address: Address) -> Non
     [
         *("", ":80", "8080", "127.0.0.1", "127.0.0.1:65536", "127.0.0.1:08", "127.0.0.1:\u0661", "127.0.0.1:80 "),
         *("0.0.0.0:80", "192.0.2.1:80", "[::]:80", "127.0.0.1.example:80", "http://127.0.0.1:80", "127.1:80"),
-        *("unix:", "unix:x.sock", "unix:/" + "x" * 107, "unix:/" + "ä" * 54, "unix:/a\nb"),
+        *("unix:", "unix:x.sock", "unix:/" + "x" * 107, "unix:/" + "ä" * 54, "unix:/a\nb", "unix:/\udcff"),
     ],
 )
 def test_what_others_could_reach_or_nobody_is_refused(text: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from codingagents.rewrite.specs import NewSecrets
 from codingagents.trust import wire
 from codingagents.trust.errors import WireError
-from codingagents.trust.facts import AnyFact, Dropped, Failed
+from codingagents.trust.facts import AnyFact, Dropped, Failed, Pong
 from codingagents.trust.vocabulary import Secret
 from codingagents.trust.wire import MAX_LINE, LineBuffer, Message, decode, encode
 
@@ -56,6 +56,16 @@ def test_deep_nesting_is_a_wire_error() -> None:
     # A union looks for its tag past values that no field has asked for.
     with pytest.raises(WireError, match="nested too deeply"):
         decode(AnyFact, b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"fact":"dropped"}')
+
+
+@pytest.mark.parametrize("count", [-1, 2**53, 10**30, int("9" * 4300)])
+def test_a_number_that_no_reader_of_the_log_can_hold_is_no_fact(count: int) -> None:
+    assert decode(AnyFact, encode(Dropped(count=2**53 - 1))) == Dropped(count=2**53 - 1)
+    pong = encode(Pong(number=1, connections=0, upstream_connections=0, requests=count, errors=0, refused=0))
+    request = b'{"fact":"request","method":"POST","status":200,"error_type":null,"request_bytes":%d,"response_bytes":0'
+    for line in (encode(Dropped(count=count)), pong, request % count + b',"duration_ms":0}'):
+        with pytest.raises(WireError, match="Expected `int`"):
+            decode(AnyFact, line)
 
 
 def test_a_secret_leaves_only_where_that_is_said() -> None:

@@ -1,16 +1,21 @@
 """CORE: facts that a helper sends up its own descriptor. The supervisor stamps server, UID and time from the channel.
 
-A helper cannot write the event chain and cannot speak for another server: nothing here names one.
+A helper cannot write the event chain and cannot speak for another server: nothing here names one. Its numbers are ones
+that every reader of the log can hold, whatever it sends.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 from codingagents.trust.events import Layer
 from codingagents.trust.wire import Message
+
+# A number of something. RFC 8785 knows no greater one, and Python writes none of more than 4300 digits: a helper that
+# is taken over must be able to spoil neither the record nor what is added up from it.
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
 class Fact(Message, frozen=True, kw_only=True, tag_field="fact"):
@@ -28,7 +33,7 @@ class Refused(Fact, frozen=True, kw_only=True, tag="refused"):
     """The local gate refused a caller."""
 
     reason: str
-    peer_user_id: int | None
+    peer_user_id: Count | None
 
 
 class Request(Fact, frozen=True, kw_only=True, tag="request"):
@@ -39,12 +44,12 @@ class Request(Fact, frozen=True, kw_only=True, tag="request"):
     """
 
     method: str
-    status: int
+    status: Count
     error_type: str | None
-    request_bytes: int
-    response_bytes: int
-    duration_ms: int
-    response_start_ms: int | None = None  # to the upstream's final response head
+    request_bytes: Count
+    response_bytes: Count
+    duration_ms: Count
+    response_start_ms: Count | None = None  # to the upstream's final response head
     mcp_method: str | None = None
     mcp_name: str | None = None
 
@@ -67,7 +72,7 @@ class UpstreamFailed(Fact, frozen=True, kw_only=True, tag="upstream-failed"):
 class Dropped(Fact, frozen=True, kw_only=True, tag="dropped"):
     """The channel was full; so many facts were not sent."""
 
-    count: int
+    count: Count
 
 
 class Failed(Fact, frozen=True, kw_only=True, tag="failed"):
@@ -93,12 +98,12 @@ class SecretsTaken(Fact, frozen=True, kw_only=True, tag="secrets-taken"):
 class Pong(Fact, frozen=True, kw_only=True, tag="pong"):
     """The answer to a `Ping`: the helper's loop runs, and its counts since it started."""
 
-    number: int
-    connections: int  # of clients, open now
-    upstream_connections: int  # open now, idle ones included
-    requests: int
-    errors: int  # of these, those with an error_type
-    refused: int
+    number: Count
+    connections: Count  # of clients, open now
+    upstream_connections: Count  # open now, idle ones included
+    requests: Count
+    errors: Count  # of these, those with an error_type
+    refused: Count
 
 
 AnyFact = (

@@ -43,8 +43,8 @@ def measure(plan: Plan, layout: Layout) -> Part:
             }
             judged.append(Judged(_ADDED, ratios(added["helper"], added["nginx"])))
     how = (
-        f"wrk, a {wrk.BODY_BYTES}-byte JSON-RPC POST with new ids and trace headers each, a reply of about 300 bytes "
-        "with new dates and ids, TLS 1.3 upstream. Client, proxy and upstream share one CPU; "
+        f"wrk, a JSON-RPC POST of about {wrk.BODY_BYTES} bytes with new ids and trace headers each, a reply of about "
+        "300 with new dates and ids, each of another length, TLS 1.3 upstream. Client, proxy and upstream share a CPU; "
         f"{plan.rounds} rounds of {plan.seconds:g} s, targets in turn. ÷ nginx is the whole CPU time of a request "
         "through nginx ÷ that through the target: the ratio of their throughputs on one busy CPU."
     )

@@ -1,4 +1,4 @@
-"""SHELL: the load of requests, by wrk: heads and ids that vary, latency and CPU. Any error ends the benchmark."""
+"""SHELL: the load of requests, by wrk: latency and CPU. Ids, traces and lengths vary as they do. An error ends it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,21 @@ from bench.processes import children_micros, cpu_micros
 from bench.targets import Target
 from bench.upstream import Upstream
 
-# The ids have as many digits always, so that the length does not vary.
-_BODY = (
-    '{"jsonrpc":"2.0","id":%09d,"method":"tools/call","params":{"name":"echo","arguments":{"text":"'
-    + "y" * 187
-    + '"}}}'
-)
-
-
-def body(number: int) -> str:
-    """Return the body of the request with the id `number`, as the load's script makes it."""
-    return _BODY % number
-
-
-BODY_BYTES = len(body(0))
+_TEXT_BYTES = 155  # of the shortest argument
+_LENGTHS = 64  # the next one byte longer each
+_BODY = '{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"echo","arguments":{"text":"%s"}}}'
+BODY_BYTES = len(_BODY % (100_000_000, "y" * (_TEXT_BYTES + _LENGTHS // 2)))  # in the middle
 _LUA = """
 local n = {start}
+local texts = {{}}
+for i = 0, {lengths} - 1 do texts[i] = string.rep("y", {text_bytes} + i) end
 request = function()
   n = n + 1
+  local body = string.format([[{body}]], n, texts[n * 7 % {lengths}])
   return string.format("POST /mcp HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\nAuthorization: Bearer {bearer}\\r\\n" ..
     "Content-Type: application/json\\r\\nAccept: application/json, text/event-stream\\r\\nUser-Agent: bench/1\\r\\n" ..
     "Mcp-Session-Id: 6d1c0ae4-0000\\r\\nMcp-Protocol-Version: 2025-06-18\\r\\ntraceparent: 00-%032x-%016x-01\\r\\n" ..
-    "Content-Length: {length}\\r\\n\\r\\n" .. [[{body}]], n, n, n)
+    "Content-Length: %d\\r\\n\\r\\n%s", n, n, #body, body)
 end
 """
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
@@ -66,7 +59,14 @@ def parse(output: str) -> tuple[int, float, float, float]:
 def command(directory: Path, target: Target, connections: int, seconds: float) -> list[str]:
     """Return how the load is started."""
     script = directory / f"{target.name}.lua"
-    text = _LUA.format(start=100_000_000, port=target.port, bearer=target.bearer, length=BODY_BYTES, body=_BODY)
+    text = _LUA.format(
+        start=100_000_000,
+        port=target.port,
+        bearer=target.bearer,
+        body=_BODY,
+        lengths=_LENGTHS,
+        text_bytes=_TEXT_BYTES,
+    )
     script.write_text(text)
     scheme = "https" if target.tls else "http"
     # wrk takes whole seconds only; its own signal handling ends a run in between, with the same report.

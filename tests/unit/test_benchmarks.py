@@ -105,10 +105,6 @@ def test_a_load_with_failures_is_no_figure(output: str) -> None:
         wrk.parse(output)
 
 
-def test_every_body_of_the_load_is_as_long() -> None:
-    assert len(wrk.body(1)) == len(wrk.body(999_999_999)) == wrk.BODY_BYTES
-
-
 def test_the_shares_of_a_profile_are_sorted_by_kind() -> None:
     assert profile.shares(PERF) == {
         "kernel": 27.97,

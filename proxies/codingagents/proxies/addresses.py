@@ -42,6 +42,15 @@ def _unwrapped(ip: _Ip) -> _Ip:
     return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or ip
 
 
+def is_address(host: str) -> bool:
+    """Say whether `host` is an IP literal, with a zone or without, and so not a name to be resolved."""
+    try:
+        ipaddress.ip_address(host.split("%", 1)[0])
+    except ValueError:
+        return False
+    return True
+
+
 def split_host_port(text: str) -> tuple[str, int]:
     """Return host and port of a checked `HOST:PORT`, the brackets of an IPv6 address taken off."""
     host, _, port = text.rpartition(":")

@@ -11,14 +11,13 @@ target that is an address already. The proxy's own address may be a private one:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from typing import NamedTuple
 
 import aiohappyeyeballs
 
 from codingagents.proxies import tunnel
-from codingagents.proxies.addresses import Reach, may_dial, split_host_port
+from codingagents.proxies.addresses import Reach, is_address, may_dial, split_host_port
 from codingagents.proxies.sockets import set_options
 
 STAGGER_SECONDS = 0.25  # "Connection Attempt Delay", RFC 8305 5
@@ -48,7 +47,7 @@ async def connected(loop: asyncio.AbstractEventLoop, target: Target) -> tuple[so
     """Return a connected socket, and what its other end is called in the record; or raise `DialFailed`."""
     if target.proxy is None:
         return await _dialed(loop, target)
-    if _is_address(target.host) and not may_dial(target.host, target.reach):
+    if is_address(target.host) and not may_dial(target.host, target.reach):
         raise DialFailed("address_refused", f"{target.host} is no address that may be asked of the proxy")
     try:
         raw, _ = await _dialed(loop, Target(*split_host_port(target.proxy), "any"))
@@ -98,11 +97,3 @@ def _open(info: aiohappyeyeballs.AddrInfoType) -> socket.socket:
     raw = socket.socket(info[0], info[1], info[2])
     set_options(raw)
     return raw
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.split("%", 1)[0])
-    except ValueError:
-        return False
-    return True

@@ -14,10 +14,11 @@ import ssl
 from collections.abc import Callable
 from typing import NoReturn
 
-from codingagents.proxies.peer_uid import PeerUid, allowed, unix_peer
+from codingagents.proxies.peer_uid import PeerUid, allowed
 from codingagents.proxies.sockets import set_options
 from codingagents.rewrite.specs import HelperSpec, Listen, ListenCertificate
 from codingagents.trust.errors import ConfigError
+from codingagents.trust.linux import peer_of_unix_socket
 
 _BACKLOG = 512
 _HANDSHAKE_SECONDS = 5.0  # of a client on the same machine; until then it is not counted as a connection
@@ -90,8 +91,10 @@ class Peers:
     def look(self, transport: asyncio.Transport) -> tuple[bool, int | None]:
         """Return (allowed, UID) of the peer of `transport`; a peer that is gone already is not allowed."""
         connection = transport.get_extra_info("socket")
+        if connection is None:
+            return False, None
         if connection.family == socket.AF_UNIX:
-            uid = unix_peer(connection)
+            uid = peer_of_unix_socket(connection)
             return uid == self._agent_uid, uid
         client, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         owner = self._tcp.owner(client, server) if self._tcp and client and server else None

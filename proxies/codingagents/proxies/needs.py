@@ -5,10 +5,9 @@ Everything else is what `confinement` takes away. Knows no system call.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
-from codingagents.proxies.addresses import split_host_port
+from codingagents.proxies.addresses import is_address, split_host_port
 from codingagents.rewrite.specs import RemoteSpec
 
 DNS_PORT = 53
@@ -32,18 +31,10 @@ def needs_of(remote: RemoteSpec) -> Needs:
     """Return what the helper of `remote` needs; what it dials first is the proxy, or `connect_to`, or the host."""
     dialed = remote.proxy or remote.connect_to
     host, port = split_host_port(dialed) if dialed else (remote.host, remote.port)
-    resolves = not _is_address(host)
+    resolves = not is_address(host)
     return Needs(
         ports=tuple(sorted({port, DNS_PORT} if resolves else {port})),
         resolves=resolves,
         descriptors=_OWN_DESCRIPTORS + _A_CONNECTION * remote.limits.connections,
         connections=remote.limits.connections,
     )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.split("%", 1)[0])
-    except ValueError:
-        return False
-    return True

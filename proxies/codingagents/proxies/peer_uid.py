@@ -33,8 +33,6 @@ _SOCKID_BYTES = 48
 _ADDRESS_BYTES = 16
 _MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2: how an IPv6 socket calls an IPv4 address
 
-_UCRED = struct.Struct("=iII")  # pid, uid, gid
-
 Address = tuple[str, int]
 
 
@@ -127,9 +125,3 @@ class PeerUid:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-
-def unix_peer(connection: socket.socket) -> int:
-    """Return the UID that connected the other end of a unix socket, unix(7) SO_PEERCRED; it was taken at connect(2)."""
-    _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(uid)

@@ -16,7 +16,7 @@ import msgspec
 from codingagents.supervisor import helper_view, operator_socket
 from codingagents.supervisor.helper_listing import HelperList
 from codingagents.supervisor.init_options import InitUsageError, parse
-from codingagents.trust import errors, wire
+from codingagents.trust import errors, linux, wire
 from codingagents.trust.commandline import Parser
 from codingagents.trust.errors import AgentError, NotFoundError, UsageError, WireError
 
@@ -88,6 +88,8 @@ def _ask(directory: str) -> bytes:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_SECONDS)
             connection.connect(operator_socket.address(place))
+            if linux.peer_of_unix_socket(connection) != os.geteuid():  # a directory named by somebody else's process
+                raise AgentError(f"the socket in {directory} is not a session's: another user made it")
             return _converse(connection)
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotFoundError(f"no session runs in {directory}") from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -17,11 +16,11 @@ import trio
 
 from codingagents.rewrite import places
 from codingagents.supervisor.accepting import next_connection
+from codingagents.trust import linux
 
 _AT_ONCE: Final = 8
 _SECONDS: Final = 10.0
 _BACKLOG: Final = 16
-_UCRED: Final = struct.Struct("3i")  # unix(7): pid, uid, gid
 
 
 async def serve(directory: str, helpers: Callable[[], Awaitable[bytes]], complain: Callable[[str], object]) -> None:
@@ -83,14 +82,10 @@ async def _serve(listener: socket.socket, helpers: Callable[[], Awaitable[bytes]
     async with trio.open_nursery() as nursery:
         while True:
             connection = await next_connection(accepting)
-            if _uid_of(connection) != os.geteuid():  # the mode says so already; this is for whoever changed it
+            if (
+                linux.peer_of_unix_socket(connection) != os.geteuid()
+            ):  # the mode says so already; this is for whoever changed it
                 connection.close()
                 continue
             await places_left.acquire_on_behalf_of(connection)
             nursery.start_soon(attend, connection)
-
-
-def _uid_of(connection: trio.socket.SocketType) -> int:
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid: int = _UCRED.unpack(data)[1]
-    return uid

@@ -154,6 +154,18 @@ def test_an_answer_that_cannot_be_is_1(
     os.close(place)
 
 
+def test_a_socket_of_another_user_is_no_sessions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anyone can run a process that looks like a supervisor, and names a directory of their own."""
+    place = os.open(tmp_path, os.O_PATH)
+    with operator_socket.bind(place):
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        expected = f"coding-agents: the socket in {tmp_path} is not a session's: another user made it\n"
+        assert complaint(capsys, "--session", str(tmp_path)) == (1, expected)
+    os.close(place)
+
+
 def serve_once(listener: socket.socket, answer: bytes) -> None:
     connection, _ = listener.accept()
     with connection:

@@ -1,4 +1,4 @@
-"""SHELL: system calls that Python does not wrap, for all parts: raw calls, prctl(2), seccomp filters. No policy.
+"""SHELL: what Python does not wrap of the kernel, for all parts: raw calls, prctl(2), filters, peers. No policy.
 
 Each raises `OSError` with the kernel's errno. What only the supervisor needs is in its own `kernel`.
 """
@@ -11,8 +11,10 @@ import functools
 import os
 import platform
 import signal
+import socket
+import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from codingagents.trust import syscalls
 
@@ -30,6 +32,7 @@ PR_GET_NO_NEW_PRIVS: Final = 39
 
 SECCOMP_MODE_FILTER: Final = 2
 _SET_MODE_FILTER: Final = 1
+_UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -40,6 +43,13 @@ _libc.prctl.restype = ctypes.c_int
 
 class _SockFprog(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+class UnixSocket(Protocol):
+    """A connected unix socket, of `socket` or of trio."""
+
+    def getsockopt(self, level: int, option: int, length: int, /) -> bytes:
+        """Return the value of an option."""
 
 
 @functools.cache
@@ -109,3 +119,9 @@ def install_filter(program: bytes, flags: int = 0) -> int:
     return syscall(
         machine().number("seccomp"), ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(flags), ctypes.byref(fprog)
     )
+
+
+def peer_of_unix_socket(connection: UnixSocket) -> int:
+    """Return the UID at the other end (unix(7), SO_PEERCRED), as it was at its connect(2) or listen(2)."""
+    _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(uid)

@@ -1,24 +1,21 @@
 """SHELL: how a helper listens: http and https on loopback TCP, or a unix socket; and who its peers are.
 
-The socket was bound by the supervisor and outlives this process. Decides nothing about requests. The key of the https
-certificate is never in a file system: OpenSSL reads it from an anonymous memory file that is gone before anything is
-served.
+The socket was bound by the supervisor and outlives this process. Decides nothing about requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import NoReturn
 
 from codingagents.proxies.peer_uid import PeerUid, allowed
 from codingagents.proxies.sockets import set_options
-from codingagents.rewrite.specs import HelperSpec, Listen, ListenCertificate
+from codingagents.rewrite.specs import HelperSpec, Listen
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.linux import peer_of_unix_socket
+from codingagents.trust.server_context import server_context
 
 _BACKLOG = 512
 _HANDSHAKE_SECONDS = 5.0  # of a client on the same machine; until then it is not counted as a connection
@@ -31,29 +28,7 @@ def tls_context(spec: HelperSpec) -> ssl.SSLContext | None:
         raise ConfigError("a helper is given a certificate exactly where it listens on https")
     if spec.certificate is None:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
-    _load(context, spec.certificate)
-    return context
-
-
-def _load(context: ssl.SSLContext, certificate: ListenCertificate) -> None:
-    number = os.memfd_create("certificate", os.MFD_CLOEXEC)
-    try:
-        with open(number, "wb", closefd=False) as memory:
-            memory.write(certificate.key_pem.reveal().encode("utf-8") + b"\n" + certificate.chain_pem.encode("utf-8"))
-        context.load_cert_chain(f"/proc/self/fd/{number}", password=_no_password)
-    except (ssl.SSLError, ValueError) as error:
-        reason = error.reason if isinstance(error, ssl.SSLError) else "it is encrypted"
-        raise ConfigError(f"the certificate of the https listener cannot be used: {reason}") from None
-    finally:
-        os.close(number)
-
-
-def _no_password() -> NoReturn:
-    raise ValueError  # OpenSSL would ask a terminal instead
+    return server_context(spec.certificate.chain_pem, spec.certificate.key_pem)
 
 
 async def listen(

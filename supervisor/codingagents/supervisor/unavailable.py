@@ -6,16 +6,15 @@ can hold up one another, for seconds, and nobody else.
 
 from __future__ import annotations
 
-import os
 import ssl
 from typing import Final
 
 import trio
 
-from codingagents.rewrite.specs import ListenCertificate
 from codingagents.supervisor.accepting import next_connection
 from codingagents.supervisor.slots import Slot
 from codingagents.trust import answers
+from codingagents.trust.server_context import server_context
 
 _AT_ONCE: Final = 32  # connections; more wait in the backlog
 _SECONDS: Final = 5.0  # for one connection, from its handshake to its end
@@ -26,7 +25,7 @@ _PIECE: Final = 1 << 16
 async def answer(slot: Slot) -> None:
     """Answer whoever connects to `slot`, until cancelled."""
     said = answers.render("server_failed", slot.remote.name, close=True)
-    context = None if slot.certificate is None else _context(slot.certificate)
+    context = None if slot.certificate is None else server_context(slot.certificate.chain_pem, slot.certificate.key_pem)
     listener = trio.socket.from_stdlib_socket(slot.listener.dup())
     places = trio.CapacityLimiter(_AT_ONCE)
 
@@ -60,14 +59,3 @@ async def _serve(connection: trio.socket.SocketType, said: bytes, context: ssl.S
             left -= len(piece)
     except (trio.BrokenResourceError, ssl.SSLError):
         pass  # the other side went away, or does not speak what it must: nothing is owed to it
-
-
-def _context(certificate: ListenCertificate) -> ssl.SSLContext:
-    """Return a server's context; OpenSSL reads keys from files only, and this one is in memory."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    descriptor = os.memfd_create("certificate")
-    with open(descriptor, "wb", closefd=True) as file:
-        file.write(f"{certificate.chain_pem}\n{certificate.key_pem.reveal()}".encode())
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    return context

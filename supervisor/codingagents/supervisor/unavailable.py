@@ -45,15 +45,15 @@ async def answer(slot: Slot) -> None:
 
 
 async def _serve(connection: trio.socket.SocketType, said: bytes, context: ssl.SSLContext | None) -> None:
-    stream: trio.abc.Stream = trio.SocketStream(connection)
+    stream = trio.SocketStream(connection)
+    speaking: trio.abc.Stream = stream
     if context is not None:
-        stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        speaking = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
     try:
-        if not await stream.receive_some(_PIECE):
+        if not await speaking.receive_some(_PIECE):
             return
-        await stream.send_all(said)
-        if isinstance(stream, trio.SocketStream):
-            await stream.send_eof()
+        await speaking.send_all(said)
+        await stream.send_eof()  # over TLS without a close alert: the answer says its length
         left = _MOST
         while left > 0 and (piece := await stream.receive_some(_PIECE)):
             left -= len(piece)

@@ -13,11 +13,15 @@ from cryptography.x509.oid import NameOID
 
 from codingagents.rewrite.specs import ListenCertificate
 from codingagents.supervisor import session_ca
-from codingagents.supervisor.unavailable import _context
+from codingagents.trust.server_context import server_context
 from codingagents.trust.vocabulary import Secret
 
 NOW = datetime.datetime.now(datetime.UTC)
 AUTHORITY, LEAVES = session_ca.issue("s-1", ["one", "two"], NOW)
+
+
+def serving(certificate: ListenCertificate) -> ssl.SSLContext:
+    return server_context(certificate.chain_pem, certificate.key_pem)
 
 
 def greet(name: str, server: ssl.SSLContext, authority: str = AUTHORITY) -> None:
@@ -43,13 +47,13 @@ def greet(name: str, server: ssl.SSLContext, authority: str = AUTHORITY) -> None
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1"])
 @pytest.mark.parametrize("server", ["one", "two"])
 def test_clients_reach_each_helper_by_every_name_of_loopback(name: str, server: str) -> None:
-    greet(name, _context(LEAVES[server]))
+    greet(name, serving(LEAVES[server]))
 
 
 @pytest.mark.parametrize("name", ["example.test", "127.0.0.2", "api.localhost"])
 def test_a_leaf_is_for_nothing_else(name: str) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match=r"mismatch|not valid for"):
-        greet(name, _context(LEAVES["one"]))
+        greet(name, serving(LEAVES["one"]))
 
 
 def test_each_server_has_a_key_of_its_own() -> None:
@@ -86,7 +90,7 @@ def signed_by_the_authoritys_key(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
     chain = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    return authority, _context(ListenCertificate(chain_pem=chain, key_pem=Secret(pem)))
+    return authority, server_context(chain, Secret(pem))
 
 
 def test_not_even_its_key_could_vouch_for_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,4 +105,4 @@ def test_not_even_its_key_could_vouch_for_another_name(monkeypatch: pytest.Monke
 def test_nobody_trusts_it_after_its_time() -> None:
     authority, leaves = session_ca.issue("s-1", ["one"], NOW - datetime.timedelta(days=91))
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-        greet("localhost", _context(leaves["one"]), authority)
+        greet("localhost", serving(leaves["one"]), authority)

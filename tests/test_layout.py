@@ -4,6 +4,7 @@ Run this file first: a stray `__init__.py` in one portion hides the other four a
 """
 
 import ast
+import fnmatch
 import re
 import tomllib
 from collections.abc import Iterator
@@ -178,6 +179,17 @@ def test_the_files_that_the_architecture_names_exist() -> None:
     each = [name for one in named for name in expanded(one)]
     assert len(each) > 20
     assert [name for name in each if not any(list(folder.glob(name)) for folder in folders)] == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_module_is_on_the_map(folder: str) -> None:
+    """`docs/development.md` names each, by itself or by a pattern."""
+    text = (ROOT / "docs" / "development.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| `{folder}/` |")]
+    named = re.findall(r"`([\w*]+)`", row)
+    modules = [path.stem for path in (ROOT / folder / IMPORT_ROOT / folder).glob("[!_]*.py")]
+    assert modules
+    assert not [module for module in modules if not any(fnmatch.fnmatchcase(module, name) for name in named)]
 
 
 def expanded(name: str) -> list[str]:

@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import platform
 import signal
 import socket
 import sys
@@ -22,11 +21,10 @@ from typing import NoReturn
 from codingagents.proxies import confinement, helper
 from codingagents.proxies.descriptors import CHANNEL, LISTENER, SOCK_DIAG, keep_only
 from codingagents.rewrite.specs import Cloned, CloneRequest
-from codingagents.trust import wire
+from codingagents.trust import linux, wire
 from codingagents.trust.errors import WireError
 
 _MAX_REQUEST = 4096  # bytes of one request
-_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE_PIDFD = 0x1000
 _CLONE_PARENT = 0x8000
 
@@ -39,7 +37,7 @@ def _clone() -> tuple[int, int]:
     """Clone this process; return (pid, pidfd) in the zygote and (0, -1) in the clone, or raise `OSError`."""
     pidfd = ctypes.c_int(-1)
     flags = _CLONE_PARENT | _CLONE_PIDFD | signal.SIGCHLD
-    number = _SYS_CLONE[platform.machine()]
+    number = linux.machine().number("clone")
     _python.PyOS_BeforeFork()
     # Past the third, the order of the arguments differs between machines; all of those are zero here.
     pid: int = _python.syscall(

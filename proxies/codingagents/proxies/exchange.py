@@ -70,15 +70,16 @@ class Exchange:
         "_response_began", "_response_body", "_side", "_upstream", "body", "complete",
     )  # fmt: skip
 
-    def __init__(self, side: ClientSide, head: RequestHead) -> None:
-        """Begin with a request that passed the gate."""
+    def __init__(self, side: ClientSide, head: RequestHead, body: bytes | None = None) -> None:
+        """Begin with a request that passed the gate, and with its `body` where that is here and whole."""
         self._side = side
         self._config = side.config
         self._head = head
         self._began = side.now
         self.body: Body | None = None  # of the request; None where it came whole, or is empty
-        self.complete = False  # the request has arrived
-        self._kept: list[bytes] | None = []  # its body, as it goes; None where that is too much, or past use
+        self.complete = body is not None  # the request has arrived
+        # The request's body, as it goes; None where that is too much, or past use.
+        self._kept: list[bytes] | None = [body] if body else []
         self._upstream: UpstreamEnd | None = None
         self._dialing = False
         self._hops = 0
@@ -122,7 +123,7 @@ class Exchange:
         attachment = self._config.attachment
         attached = attachment.attached if upstream.trusted else attachment.always
         body = b"".join(kept)
-        upstream.write(b"\r\n".join((head.line, attached, *head.lines, b"", body)))
+        upstream.write(b"\r\n".join([head.line, attached, *head.lines, b"", body]))
         if len(body) > MAX_KEPT:
             self._kept = None
 
@@ -216,8 +217,8 @@ class Exchange:
         self._response_began = side.now
         if self._head.form.close or not self.complete:
             side.close_after = True
-        ending = (b"Connection: close", b"", data) if side.close_after else (b"", data)
-        side.client.write(b"\r\n".join((response.line, *response.lines, *ending)))
+        ending = b"Connection: close\r\n" if side.close_after else b""
+        side.client.write(b"\r\n".join([response.line, *response.lines, ending, data]))
         self._after(rest)
 
     def _body_of(self, response: ResponseHead) -> Body:

@@ -150,15 +150,12 @@ class Relay:
         """Take a request that passed the gate; `data` is what the client sent after its head."""
         self._phase = _BUSY
         self.deadline = self.now + self.patience
-        exchange = self._exchange = Exchange(self, head)
-        if len(data) == head.length:  # whole, as most are
-            exchange.complete = True
-            if data:
-                exchange.send(data)
-        elif head.length == 0:
+        whole = len(data) == head.length  # as most are
+        exchange = self._exchange = Exchange(self, head, data if whole else None)
+        if head.length == 0 and not whole:
             exchange.complete = True
             self._held = data
-        else:
+        elif not whole:
             exchange.body = request_body(head.length)
             if data:
                 self._read_body(exchange, data)

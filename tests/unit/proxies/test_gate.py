@@ -205,3 +205,20 @@ def test_the_route_of_a_legacy_server_is_its_path_and_what_it_named() -> None:
         assert route.learn(b"/%d" % number)
     assert route.judge(b"/messages/") == "outside_route"
     assert route.judge(b"/0") is None
+
+
+def test_what_is_remembered_of_a_caller_lets_nobody_else_through() -> None:
+    """The gate knows a head that it let through again; not one with another line, nor the same one of another user."""
+    reader = RequestHeads(frozenset(), ROUTE.judge)
+    door = gate()
+
+    def ask(bearer: bytes, allowed: bool, target: bytes = b"/mcp", number: int = 1) -> str | None:
+        lines = (b"POST %b HTTP/1.1" % target, b"Host: localhost:8080", b"X: %d" % number, b"Authorization: " + bearer)
+        return door.check(reader.read(b"\r\n".join(lines)), allowed)
+
+    for number in range(3):
+        assert ask(b"Bearer s3cret", True, number=number) is None
+        assert ask(b"Bearer s3cret", False) == "uid_refused"
+        assert ask(b"Bearer s3creT", True) == "bearer_refused"
+        assert ask(b"Bearer s3cret", True, b"/other") == "outside_route"
+        assert ask(b"Bearer s3cret", True, b"/mcp/more") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import struct
@@ -299,14 +300,12 @@ def test_an_upstream_that_never_answers_does_not_hold_up_others(zygote: Zygote) 
     """504 within connect_seconds; another helper of the same zygote, and this one's gate, answer meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as silent, Upstream() as upstream:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        remote = upstream.remote(connect_to=address, limits=LimitsSpec(connect_seconds=0.6))
+        remote = upstream.remote(connect_to=address, limits=LimitsSpec(connect_seconds=1.5))
         with Helper(zygote, remote) as helper, helper.connect() as waiting:
-            begin = time.monotonic()
             waiting.sendall(helper.head(length=0))
             assert code(ask(helper, helper.head(bearer="wrong", length=0))) == "bearer_refused"
-            assert time.monotonic() - begin < 0.5
+            assert not select.select([waiting], [], [], 0)[0], "that one still waits"
             response = read_response(waiting)
-            assert 0.5 < time.monotonic() - begin < 3
             assert (status(response), code(response)) == (504, "connect_timeout")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from datetime import datetime
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from hypothesis import strategies as st
@@ -32,6 +32,9 @@ def of_hint(hint: Any) -> st.SearchStrategy[Any]:
     if hint is types.NoneType:
         return st.none()
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        assert args[0] is int
+        return st.integers(min_value=args[1].ge, max_value=args[1].le)
     if origin is Literal:
         return st.sampled_from(args)
     if origin in (Union, types.UnionType):
@@ -47,7 +50,7 @@ def of_hint(hint: Any) -> st.SearchStrategy[Any]:
 
 def of_struct(kind: type) -> st.SearchStrategy[Any]:
     """Values of a message class, every field drawn."""
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     fields = {name: of_hint(hints[name]) for name in kind.__struct_fields__}  # type: ignore[attr-defined]  # msgspec's own
     return st.builds(kind, **fields)
 

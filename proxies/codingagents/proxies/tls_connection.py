@@ -15,9 +15,7 @@ from typing import Final, cast
 from codingagents.proxies.connection import Connection, Home
 from codingagents.trust.context import PinnedContext, PinnedTls, checked_io
 
-_RECORD: Final = (
-    16 * 1024
-)  # bytes of plain text in one record, at most (RFC 8446 5.1): a read takes all that is decrypted
+_RECORD: Final = 16 * 1024  # bytes of plain text in a record at most (RFC 8446 5.1): a read takes all that is decrypted
 _PIECE: Final = 2 * _RECORD  # as much is put into a BIO at once: it never becomes smaller again
 
 
@@ -31,9 +29,8 @@ class Handshake(asyncio.Protocol):
         self._home = home
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = cast(
-            "PinnedTls", context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
-        )  # of its `sslobject_class`
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._tls = cast("PinnedTls", tls)  # the context's `sslobject_class`
         self._secured: asyncio.Future[TlsConnection] | None = secured
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

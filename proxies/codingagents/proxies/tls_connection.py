@@ -140,7 +140,7 @@ class TlsConnection(Connection):
                 self.close()
                 return
             self.owner.upstream_data(data)
-            if self.ended or not (incoming.pending or self._held):
+            if not (incoming.pending or self._held):
                 break
         if self._outgoing.pending and not self.ended:
             self._send(self._encrypted())  # an answer of TLS itself, to a key update

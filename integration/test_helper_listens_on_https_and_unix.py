@@ -305,6 +305,53 @@ def test_a_client_that_does_not_finish_its_handshake_holds_nobody_up(zygote: Zyg
             assert silent.recv(100) == b""
 
 
+CROWD = """
+import select, socket, sys, time
+port, number = map(int, sys.argv[1:])
+
+def connect():
+    client = socket.socket()
+    client.setblocking(False)
+    client.connect_ex(("127.0.0.1", port))
+    return client
+
+crowd = [connect() for _ in range(number)]
+time.sleep(0.2)
+print("here", flush=True)
+while True:  # who is thrown out comes again
+    waiting = select.poll()
+    for client in crowd:
+        waiting.register(client, select.POLLIN)
+    gone = {number for number, _ in waiting.poll()}
+    crowd = [connect() if client.fileno() in gone else client for client in crowd]
+"""
+
+
+def test_strangers_who_say_nothing_leave_the_agent_a_place(zygote: Zygote, ca: pki.Issued) -> None:
+    """More than the helper may have descriptors, and they come again; the control is an agent of another UID."""
+    limits = LimitsSpec(connections=16)
+    for agent_uid, answers in ((os.getuid(), 5), (AGENT, 0)):
+        with (
+            Upstream() as upstream,
+            Helper(
+                zygote, upstream.remote(listen="https", limits=limits), certificate=certificate(ca), agent_uid=agent_uid
+            ) as helper,
+            subprocess.Popen(
+                [sys.executable, "-I", "-c", CROWD, str(helper.port), "300"],
+                stdout=subprocess.PIPE, user=STRANGER, group=STRANGER, extra_groups=[],
+            ) as crowd,
+        ):  # fmt: skip
+            assert crowd.stdout is not None
+            assert crowd.stdout.readline() == b"here\n"
+            served = 0
+            for _ in range(5):
+                with suppress(OSError), secured(helper, client_context(ca)) as client:
+                    client.sendall(helper.head(length=0))
+                    served += status(read_response(client)) == 200
+            crowd.kill()
+        assert served == answers
+
+
 @pytest.mark.parametrize("kind", ["http", "https"])
 def test_what_is_accepted_has_keep_alive_and_no_delay(zygote: Zygote, ca: pki.Issued, kind: str) -> None:
     """Read from the helper's own socket: what a listener accepts has the options of the listener."""

@@ -18,8 +18,6 @@ from codingagents.trust.linux import peer_of_unix_socket
 from codingagents.trust.server_context import server_context
 
 _BACKLOG = 512
-_HANDSHAKE_SECONDS = 5.0  # of a client on the same machine; until then it is not counted as a connection
-_SHUTDOWN_SECONDS = 2.0  # for a client's close alert, before its connection is closed without
 
 
 def tls_context(spec: HelperSpec) -> ssl.SSLContext | None:
@@ -31,28 +29,20 @@ def tls_context(spec: HelperSpec) -> ssl.SSLContext | None:
     return server_context(spec.certificate.chain_pem, spec.certificate.key_pem)
 
 
-async def listen(
-    loop: asyncio.AbstractEventLoop,
-    listener: socket.socket,
-    factory: Callable[[], asyncio.BaseProtocol],
-    kind: Listen,
-    context: ssl.SSLContext | None,
-) -> asyncio.Server:
-    """Accept connections on `listener` from now on, over TLS where there is a `context`.
-
-    Raises `ConfigError` where the inherited socket is not one for this `kind` of listener.
-    """
+def check_family(listener: socket.socket, kind: Listen) -> None:
+    """Raise `ConfigError` where the inherited socket is not one for this `kind` of listener."""
     if (listener.family == socket.AF_UNIX) != (kind == "unix"):
         raise ConfigError(f"a helper that listens on {kind} was given a socket of family {listener.family}")
-    if kind == "unix":
+
+
+async def listen(
+    loop: asyncio.AbstractEventLoop, listener: socket.socket, factory: Callable[[], asyncio.BaseProtocol]
+) -> asyncio.Server:
+    """Accept connections without TLS on `listener` from now on."""
+    if listener.family == socket.AF_UNIX:
         return await loop.create_unix_server(factory, sock=listener, backlog=_BACKLOG)
     set_options(listener)
-    if context is None:
-        return await loop.create_server(factory, sock=listener, backlog=_BACKLOG)
-    return await loop.create_server(
-        factory, sock=listener, backlog=_BACKLOG, ssl=context,
-        ssl_handshake_timeout=_HANDSHAKE_SECONDS, ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
-    )  # fmt: skip
+    return await loop.create_server(factory, sock=listener, backlog=_BACKLOG)
 
 
 class Peers:
@@ -74,3 +64,11 @@ class Peers:
         client, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         owner = self._tcp.owner(client, server) if self._tcp and client and server else None
         return allowed(owner, self._agent_uid), None if owner is None or not owner.inode else owner.uid
+
+    def is_agents(self, raw: socket.socket) -> bool:
+        """Say the same of a TCP connection that has no transport yet."""
+        try:
+            owner = self._tcp.owner(raw.getpeername(), raw.getsockname()) if self._tcp else None
+        except OSError:  # gone
+            return False
+        return allowed(owner, self._agent_uid)

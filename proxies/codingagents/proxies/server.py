@@ -14,8 +14,9 @@ import time
 from collections.abc import Mapping
 
 from codingagents.proxies.clients import Client, PlainClient, TlsClient
+from codingagents.proxies.doorway import Doorway
 from codingagents.proxies.facts_out import FactsOut
-from codingagents.proxies.listening import Peers, listen
+from codingagents.proxies.listening import Peers, check_family, listen
 from codingagents.proxies.loops import give_back_memory
 from codingagents.proxies.relay import HEAD_SECONDS
 from codingagents.proxies.relay_config import relay_config, rules_of
@@ -23,9 +24,10 @@ from codingagents.proxies.upstream import Upstream
 from codingagents.rewrite.specs import HelperSpec, TlsSpec
 from codingagents.trust.context import PinnedContext, pinned_context
 from codingagents.trust.errors import ConfigError
-from codingagents.trust.facts import Pong
+from codingagents.trust.facts import Pong, Refused
 from codingagents.trust.vocabulary import Secret
 
+_HANDSHAKES_BESIDES = 16  # TLS handshakes under way, besides as many as connections; `needs` has descriptors for these
 _LAST_WORDS_SECONDS = 0.2  # for the answers to those who are given up
 _BUFFER_BYTES = 256 * 1024  # as much as uvloop takes off a socket at once
 _SWEEP_SECONDS = 5.0  # the resolution of idle deadlines, where no shorter limit is set
@@ -66,14 +68,18 @@ class Server:
         self._clients: set[Client] = set()
         self._most_clients = 0  # since memory was given back
         self._all_gone = asyncio.Event()
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | Doorway | None = None
         self._sweep_seconds = min(_SWEEP_SECONDS, HEAD_SECONDS / 4, remote.limits.idle_seconds / 4)
         self._sweeping = False
 
     async def start(self, listener: socket.socket) -> None:
         """Accept from now on; `ConfigError` where `listener` is not of the kind that was specified."""
-        client = PlainClient if self._listen_tls is None else TlsClient
-        self._server = await listen(self.loop, listener, lambda: client(self), self._listen, self._listen_tls)
+        check_family(listener, self._listen)
+        if self._listen_tls is None:
+            self._server = await listen(self.loop, listener, lambda: PlainClient(self))
+        else:
+            most = self._limits.connections + _HANDSHAKES_BESIDES
+            self._server = Doorway(self.loop, listener, self._listen_tls, lambda: TlsClient(self), self, most=most)
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, let what is in flight finish within `seconds`, then break off the rest.
@@ -138,6 +144,14 @@ class Server:
             client.relay.client_closed()
             self.discharge(client)
         return len(self._clients) < self._limits.connections
+
+    def is_welcome(self, raw: socket.socket) -> bool:
+        """Say whether a connection whose handshake is not over is the agent's; see `Doorway`."""
+        return self._peers is not None and self._peers.is_agents(raw)
+
+    def turned_away(self) -> None:
+        """Take note of a connection that ended before its handshake, for want of room."""
+        self.out.put(Refused(reason="too_many_connections", peer_user_id=None))
 
     def discharge(self, client: Client) -> None:
         """Count `client` out."""

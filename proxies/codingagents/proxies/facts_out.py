@@ -12,10 +12,13 @@ import socket
 
 from codingagents.proxies.health import Health
 from codingagents.trust import wire
-from codingagents.trust.facts import AnyFact, Dropped
+from codingagents.trust.facts import AnyFact, Dropped, Pong, SecretsTaken
 
 BATCH_SECONDS = 0.005
 MAX_PENDING = 1024  # facts waiting for the supervisor; past it they are counted as dropped
+# The supervisor asked for these, and they are as few as its questions. A lost one would look like silence, or make the
+# answer to the next secrets that to the former.
+_ANSWERS = (Pong, SecretsTaken)
 
 
 class FactsOut:
@@ -34,8 +37,8 @@ class FactsOut:
         self._waiting = False
 
     def put(self, fact: AnyFact) -> None:
-        """Queue `fact`, or count it as dropped where too much is waiting already."""
-        if len(self._batch) >= MAX_PENDING:
+        """Queue `fact`, or count it as dropped where too much is waiting already; answers are never dropped."""
+        if len(self._batch) >= MAX_PENDING and not isinstance(fact, _ANSWERS):
             self._dropped += 1
             self.health()
             self._batch += self._health.take((fact,))

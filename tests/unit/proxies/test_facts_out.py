@@ -9,7 +9,7 @@ import uvloop
 
 from codingagents.proxies.facts_out import BATCH_SECONDS, MAX_PENDING, FactsOut
 from codingagents.trust import wire
-from codingagents.trust.facts import AnyFact, Dropped, Failed, Request, UpstreamHealth
+from codingagents.trust.facts import AnyFact, Dropped, Failed, Pong, Request, SecretsTaken, UpstreamHealth
 
 
 def over_a_channel(test: Callable[[FactsOut, socket.socket], Awaitable[None]]) -> None:
@@ -93,5 +93,23 @@ def test_what_is_dropped_is_counted_all_the_same() -> None:
         found = await receive_until(channel, Dropped)
         assert found[-1] == Dropped(count=11)
         assert [each.state for each in found if isinstance(each, UpstreamHealth)] == ["failing", "ok"]
+
+    over_a_channel(test)
+
+
+def test_what_was_asked_for_is_answered_however_much_waits() -> None:
+    """One more of another kind is dropped."""
+    answers: list[AnyFact] = [
+        Pong(number=1, connections=0, upstream_connections=0, requests=0, errors=0, refused=0),
+        SecretsTaken(names=["TOKEN"]),
+    ]
+
+    async def test(out: FactsOut, channel: socket.socket) -> None:
+        for _ in range(MAX_PENDING):
+            out.put(Failed(reason=""))
+        for fact in [Failed(reason="one more"), *answers]:
+            out.put(fact)
+        found = await receive_until(channel, Dropped)
+        assert found == [*[Failed(reason="")] * MAX_PENDING, *answers, Dropped(count=1)]
 
     over_a_channel(test)

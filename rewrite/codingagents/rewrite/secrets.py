@@ -7,6 +7,7 @@ which secrets a session needs: the caller names them, and no other is taken alon
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Collection, Iterable, MutableMapping
 from pathlib import Path
@@ -116,6 +117,7 @@ def _read_source(source: SecretSource, environment: MutableMapping[str, str]) ->
             raise UsageError(f"--secret {source.name}: the environment variable {source.place} is not set")
         if not value:
             raise UsageError(f"--secret {source.name}: the environment variable {source.place} is empty")
+        _decode(os.fsencode(value), f"--secret {source.name}: the environment variable {source.place}")
         return Secret(value)
     path = Path(source.place)
     try:

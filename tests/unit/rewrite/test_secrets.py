@@ -171,3 +171,9 @@ def test_a_file_that_is_not_text_or_too_large_is_refused(tmp_path: Path) -> None
         path.write_bytes(content)
         with pytest.raises(AgentError, match=words):
             gather(["A"], [], environment={}, env_file=path)
+
+
+def test_a_variable_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
+    environment = {"VAR": os.fsdecode(b"hunter2\xff")}
+    with pytest.raises(ConfigError, match=r"^--secret TOKEN: the environment variable VAR is not UTF-8 text$"):
+        gather({"TOKEN"}, [parse_option("TOKEN=env:VAR")], environment=environment, env_file=tmp_path / "none")

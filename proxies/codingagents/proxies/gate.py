@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from codingagents.proxies.heads import RequestForm, RequestHead
-from codingagents.proxies.targets import climbs
+from codingagents.proxies.targets import climbs, is_well_known
 from codingagents.rewrite.specs import ClientAuth, Listen
 from codingagents.trust.vocabulary import Secret
 
@@ -103,7 +103,7 @@ class Route:
     def judge(self, target: bytes) -> str | None:
         """Return None where `target`, an origin-form request target, is on the route, else a code."""
         path = target.split(b"?", 1)[0]
-        if path.startswith(b"/.well-known/"):
+        if is_well_known(path):
             return "well_known"
         if climbs(path):
             return "bad_path"

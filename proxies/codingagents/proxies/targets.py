@@ -51,7 +51,7 @@ class Origin(NamedTuple):
         if origin != (self.scheme, self.host.lower(), self.port) or "@" in url.netloc:
             return None
         path = (url.path or "/").encode("ascii")
-        if path.startswith((b"//", b"/.well-known/")) or climbs(path):
+        if path.startswith(b"//") or is_well_known(path) or climbs(path):
             return None
         return path + b"?" + url.query.encode("ascii") if url.query else path
 
@@ -72,3 +72,10 @@ def climbs(path: bytes) -> bool:
             return False
         path = decoded
     return True
+
+
+def is_well_known(path: bytes) -> bool:
+    """Say whether some server could read `path` as one of `/.well-known/` (RFC 8615), however it is encoded."""
+    for _ in range(_DECODINGS):
+        path = urllib.parse.unquote_to_bytes(path).replace(b"\\", b"/")
+    return path.lstrip(b"/").split(b"/", 1)[0].split(b";", 1)[0].lower() == b".well-known"

@@ -222,3 +222,15 @@ def test_what_is_remembered_of_a_caller_lets_nobody_else_through() -> None:
         assert ask(b"Bearer s3creT", True) == "bearer_refused"
         assert ask(b"Bearer s3cret", True, b"/other") == "outside_route"
         assert ask(b"Bearer s3cret", True, b"/mcp/more") is None
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        *((f"/{each}well-known/x", "well_known") for each in (".", "%2e", "%252E", "/.")),
+        *((each, "well_known") for each in ("/.well-known", "/.well-known?x", "/.Well-Known/x", "/.well-known%2fx")),
+        *((each, None) for each in ("/", "/x/.well-known/y", "/.well-known-not/x", "/well-known/x")),
+    ],
+)
+def test_no_spelling_of_well_known_passes_where_everything_is_the_route(target: str, code: str | None) -> None:
+    assert Route("/", legacy=False).judge(target.encode()) == code

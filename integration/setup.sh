@@ -3,7 +3,7 @@
 set -euo pipefail
 case "${1:?usage: setup.sh venv|test|bench}" in
   venv)  packages=(python3-venv python3-seccomp) ;;
-  test)  packages=(python3-venv python3-seccomp util-linux debootstrap squid)
+  test)  packages=(python3-venv python3-seccomp util-linux debootstrap squid openssl)
          # From wherever it comes: a Docker Engine that is there already is not replaced by Debian's.
          command -v dockerd >/dev/null || packages+=(docker.io) ;;
   bench) packages=(python3-venv python3-seccomp util-linux nginx-light haproxy wrk gcc libc6-dev libssl-dev)

@@ -73,6 +73,7 @@ def call(helper: Helper, first: str = "POST /mcp HTTP/1.1") -> tuple[int, Any]:
         (b"/mcp/", True),
         (b"https://upstream.test/mcp/", True),
         (b"http://upstream.test/mcp/", False),
+        (b"/debug/headers", False),
         (b"//evil/", False),
     ],
 )

@@ -138,6 +138,7 @@ class Bench:
             limits=limits or LimitsSpec(header_bytes=2048, request_bytes=10_000, idle_seconds=900),
             attachment=self.attachment,
             origin=ORIGIN,
+            judge=self.route.judge,
             endpoints=Endpoints(ORIGIN, self.learn) if legacy else None,
             refusal=lambda: self.refusal,
         )

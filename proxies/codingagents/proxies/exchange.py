@@ -191,12 +191,16 @@ class Exchange:
         return True
 
     def _follow(self, response: ResponseHead, data: bytes) -> None:
-        """Ask again where the upstream redirects to itself; raises `Refusal` where it does not."""
+        """Ask again where the upstream redirects to itself, on the route; raises `Refusal` where it does not.
+
+        What a server answers can be the agent's doing: off the route, an open redirect would lead the credential to any
+        path of the origin, one that shows the headers it was sent among them.
+        """
         target = None
         location = response.form.location
         if response.form.status in _SAME_METHOD and location is not None and not climbs(location.split(b"?", 1)[0]):
             target = self._config.origin.resolve(self._head.target, location)
-        if target is None or self._hops == MAX_HOPS or self._kept is None:
+        if target is None or self._config.judge(target) or self._hops == MAX_HOPS or self._kept is None:
             raise Refusal("redirect_refused")
         self._hops += 1
         self._let_go(response, surplus=len(data) != response.length)
@@ -316,6 +320,8 @@ class Exchange:
     @property
     def late(self) -> str:
         """The code for a deadline that passes now."""
+        if self._response is not None and self._side.client_is_full:
+            return "client_stalled"  # nothing was read from the upstream meanwhile: its silence is no fault of its own
         return "upstream_timeout" if self.complete or self._dialing else "request_timeout"
 
     def _break_off(self, code: str) -> None:

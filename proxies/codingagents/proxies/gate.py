@@ -87,12 +87,13 @@ class Route:
         A `legacy` server, which speaks HTTP with SSE, names where to post later: there the route is the path alone, and
         what `learn` is told.
         """
-        self._path = path.split("?", 1)[0].encode("ascii")
-        self._beneath = None if legacy else self._path.removesuffix(b"/") + b"/"
+        self._path = path.split("?", 1)[0].encode("ascii").removesuffix(b"/")
+        self._beneath = None if legacy else self._path + b"/"
         self._learned: dict[bytes, None] = {}  # in the order of learning
 
     def learn(self, path: bytes) -> bool:
         """Add an endpoint; return whether it is new. The oldest is forgotten for one too many."""
+        path = path.removesuffix(b"/")
         if path in self._learned:
             return False
         if len(self._learned) == MAX_ENDPOINTS:
@@ -101,12 +102,16 @@ class Route:
         return True
 
     def judge(self, target: bytes) -> str | None:
-        """Return None where `target`, an origin-form request target, is on the route, else a code."""
+        """Return None where `target`, an origin-form request target, is on the route, else a code.
+
+        A slash at the end makes no other path: frameworks redirect from one spelling to the other.
+        """
         path = target.split(b"?", 1)[0]
         if is_well_known(path):
             return "well_known"
         if climbs(path):
             return "bad_path"
-        if path == self._path or path in self._learned:
+        bare = path.removesuffix(b"/")
+        if bare == self._path or bare in self._learned:
             return None
         return None if self._beneath is not None and path.startswith(self._beneath) else "outside_route"

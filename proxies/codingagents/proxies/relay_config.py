@@ -49,6 +49,7 @@ def relay_config(
         limits=remote.limits,
         attachment=Attachment(origin.authority, headers, spec.secrets),
         origin=origin,
+        judge=route.judge,
         endpoints=Endpoints(origin, learn) if legacy else None,
         refusal=_refusal(remote.tls, wall_clock, pins_expired),
     )

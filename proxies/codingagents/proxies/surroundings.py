@@ -90,5 +90,6 @@ class RelayConfig:
     limits: LimitsSpec
     attachment: Attachment
     origin: Origin  # of the upstream
+    judge: Callable[[bytes], str | None]  # a code where a target is not on the route that the credential is for
     endpoints: Endpoints | None  # exactly where the upstream speaks legacy HTTP with SSE
     refusal: Callable[[], str | None]  # a code while no request may go upstream at all (pins past their date)

@@ -31,7 +31,8 @@ def answered(bench: Bench, answer: bytes, *, first: bytes = request(body=b"body"
         (b"/mcp/", b"/mcp/"),
         (b"https://up.test/mcp/", b"/mcp/"),
         (b"https://UP.TEST:443/mcp/?a=b", b"/mcp/?a=b"),
-        (b"mcp2", b"/mcp2"),
+        (b"/mcp/v2?a=b", b"/mcp/v2?a=b"),
+        (b"mcp/v2", b"/mcp/v2"),
     ],
 )
 def test_a_redirect_to_itself_is_followed_with_method_body_and_credential(
@@ -90,6 +91,20 @@ def test_what_only_looks_like_the_same_origin_is_refused(location: bytes) -> Non
     bench = Bench(at_hand=[UpstreamRecorder(), UpstreamRecorder()])
     assert b"redirect_refused" in answered(bench, redirect(location))
     assert bench.asked == 1
+
+
+@pytest.mark.parametrize("location", [b"/debug/headers", b"mcp2", b"/", b"/mcpx/", b"https://up.test/debug?to=/mcp"])
+def test_a_redirect_off_the_route_is_refused(location: bytes) -> None:
+    """An open redirect beneath the route must not widen it: the agent could see its credential reflected."""
+    bench = Bench(at_hand=[UpstreamRecorder(), UpstreamRecorder()])
+    assert b"redirect_refused" in answered(bench, redirect(location))
+    assert bench.asked == 1
+
+
+@pytest.mark.parametrize(("location", "followed"), [(b"/mcp/", True), (b"/mcp/v2", False)])
+def test_a_legacy_servers_route_is_one_path_with_or_without_a_slash(location: bytes, followed: bool) -> None:
+    bench = Bench(at_hand=[UpstreamRecorder(), UpstreamRecorder()], legacy=True)
+    assert (answered(bench, redirect(location)) == b"") is followed
 
 
 def test_two_locations_are_no_answer() -> None:

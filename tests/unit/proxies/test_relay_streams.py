@@ -55,6 +55,16 @@ def test_another_body_may_not_be_silent() -> None:
     assert bench.client.end == "abort"
 
 
+@pytest.mark.parametrize(("full", "code"), [(True, "client_stalled"), (False, "upstream_timeout")])
+def test_a_client_that_does_not_read_is_no_fault_of_the_server(full: bool, code: str) -> None:
+    """Or the record would blame the server, and its helper be degraded, for what the agent does."""
+    bench, _ = streaming(answer=STREAM.replace(b"event-stream", b"event-streams"))
+    bench.relay.client_full(full)
+    bench.relay.tick(bench.now + 60)
+    assert bench.client.end == "abort"
+    assert bench.last_request.error_type == code
+
+
 @pytest.mark.parametrize("framing", [b"Transfer-Encoding: chunked\r\n\r\n", b"\r\n"])
 @pytest.mark.parametrize("event", [b"", b"data: 1\n\n", b"data: 1\r\n\r\n"])
 def test_a_stream_between_events_is_told_and_ended(framing: bytes, event: bytes) -> None:

@@ -7,6 +7,7 @@ Parses argv and hands over; sync, no event loop. Commands of the container's hal
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.metadata
 import os
 import sys
@@ -34,6 +35,7 @@ from codingagents.trust.errors import (
 from codingagents.trust.vocabulary import parse_agent_name
 
 _EXIT_INTERRUPTED = 130
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # What would be taken for the agent's own code.
 _CODES_OF_RUN = {EXIT_REFUSED: EXIT_ENGINE, EXIT_NOT_FOUND: EXIT_USAGE}
 
@@ -89,6 +91,8 @@ class _Text(TypedDict):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is None:  # whoever started us closed it, and wants no output
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- for the life of the process
     try:
         code = _main(arguments)
         sys.stdout.flush()
@@ -99,10 +103,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone; without this Python complains once more as it flushes on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # its reader has gone
+        return EXIT_REFUSED
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS or error.filename is not None:
+            raise
+        _forget_output()
+        say(f"standard output cannot be written: {error.strerror}; make room, or send it elsewhere")
         return EXIT_REFUSED
     return code
+
+
+def _forget_output() -> None:
+    """Let what is still to be written go nowhere, or Python complains once more as it flushes on exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(arguments: list[str]) -> int:

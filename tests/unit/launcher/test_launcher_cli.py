@@ -325,6 +325,24 @@ def test_a_reader_that_goes_away_is_no_traceback(home: Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.parametrize(("output", "code"), [(">/dev/full", 1), (">&-", 0)])
+def test_output_that_cannot_be_written_is_a_sentence(home: Path, output: str, code: int) -> None:
+    """A full disk is told; who closed standard output wants none."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {output}', "sh", *COMMAND, "config", "check", "--json", "config.toml"],
+        cwd=home,
+        stderr=subprocess.PIPE,
+        timeout=20,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == code
+    sentence = (
+        "coding-agents: standard output cannot be written: No space left on device; make room, or send it elsewhere"
+    )
+    assert done.stderr == (f"{sentence}\n" if code else "")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["config", "check", "--help"], ["--version"]])
 def test_help_goes_to_standard_output(home: Path, arguments: list[str]) -> None:
     """Asked for, it is no error."""

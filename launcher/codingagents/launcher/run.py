@@ -29,7 +29,7 @@ from codingagents.rewrite.plan import anchor_sources, plan_session, required_sec
 from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.renewal import SecretFiles
 from codingagents.rewrite.secrets import FILE_NAME, SecretSource, gather
-from codingagents.rewrite.specs import AnyControl, SessionSecrets, SessionSpec, UidPlan
+from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, SessionSecrets, SessionSpec, UidPlan
 from codingagents.trust import checkpoint
 from codingagents.trust.errors import AgentError, UsageError
 from codingagents.trust.vocabulary import Secret
@@ -137,6 +137,8 @@ def _start(
     keeper = session_dir.CheckpointKeeper(files, spec.public_key)
 
     def on_control(message: AnyControl) -> None:
+        if not isinstance(message, ControlCheckpoint):
+            return
         try:
             keeper.keep(message.note)
         except AgentError as error:

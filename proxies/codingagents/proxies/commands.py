@@ -12,10 +12,10 @@ from typing import assert_never
 
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.server import Server
-from codingagents.rewrite.specs import AnyHelperCommand, NewSecrets, Ping
+from codingagents.rewrite.specs import AnyHelperCommand, NewSecrets, NewTrust, Ping
 from codingagents.trust import wire
 from codingagents.trust.errors import ConfigError, WireError
-from codingagents.trust.facts import Failed, SecretsTaken
+from codingagents.trust.facts import Failed, SecretsTaken, TrustTaken
 
 EXIT_FAILED = 1
 _MAX_REASON = 500
@@ -61,6 +61,8 @@ class Commands:
                     self._out.put(self._server.pong(number))
                 case NewSecrets():
                     self._out.put(self._renew(command))
+                case NewTrust():
+                    self._out.put(TrustTaken(store_sha256="", problem="not available yet"))
                 case _:
                     assert_never(command)
         self._out.flush()

@@ -18,25 +18,44 @@ Listen = Literal["http", "https", "unix"]
 
 
 class PinSpec(Message, frozen=True, kw_only=True):
-    """One pin: SHA-256 of a SubjectPublicKeyInfo, as `sha256/<base64>`, and where in the path it may stand."""
+    """One pin: the hash of a public key or else of a whole certificate, and where in the path it may stand."""
 
-    spki: str
+    spki: str = ""  # SHA-256 of the SubjectPublicKeyInfo, `sha256/<base64>`; "" where `cert_sha256` is set
+    cert_sha256: str = ""  # of the certificate's DER, 64 hexadecimal digits
     at: PinPosition = "any"
     backup: bool = False
     note: str = ""
+
+
+class OverrideSpec(Message, frozen=True, kw_only=True):
+    """A CA that `coding-agents trust add` put into this server's store."""
+
+    name: str
+    anchors: list[str]  # SHA-256 of each certificate's DER, hexadecimal; they stand in `TlsSpec.anchors_pem`
+    override_pins: bool = False  # a path that ends there needs no pin, and gets no credential for it
+
+
+class ClientCertificate(Message, frozen=True, kw_only=True):
+    """What a helper shows to its server: the names of the secrets that hold the chain and its key, as PEM."""
+
+    chain: str
+    key: str
 
 
 class TlsSpec(Message, frozen=True, kw_only=True):
     """How a helper trusts its upstream. `anchors_pem` is the whole store: the helper opens no file for it."""
 
     server_name: str
-    anchors_pem: str
+    anchors_pem: str  # the snapshot: `store` and the overrides, each certificate once
     store: Literal["host", "certifi", "custom", "pinned-only"]
     min_version: MinVersion = "1.2"
     pin_mode: PinMode = "enforce"
     pins: list[PinSpec] = msgspec.field(default_factory=list)
     pins_expire: str | None = None  # ISO date; past it the helper refuses
     credential_without_pin: bool = False
+    overrides: list[OverrideSpec] = msgspec.field(default_factory=list)
+    strict_x509: bool = False
+    client_certificate: ClientCertificate | None = None
 
 
 class LimitsSpec(Message, frozen=True, kw_only=True):
@@ -108,7 +127,17 @@ class Ping(Message, frozen=True, kw_only=True, tag_field="command", tag="ping"):
     number: int
 
 
-AnyHelperCommand = NewSecrets | Ping
+class NewTrust(Message, frozen=True, kw_only=True, tag_field="command", tag="new-trust"):
+    """Supervisor to helper: a new trust epoch; answered by `facts.TrustTaken`.
+
+    Connections that the new anchors and pins would accept live on, all others are closed at once. A set that cannot be
+    used is refused, and the former one stays.
+    """
+
+    tls: TlsSpec
+
+
+AnyHelperCommand = NewSecrets | NewTrust | Ping
 
 
 class ExecRule(Message, frozen=True, kw_only=True):
@@ -164,11 +193,21 @@ class SessionSecrets(Message, frozen=True, kw_only=True):
     signing_key: Secret  # base64 of the 32-byte Ed25519 private key
 
 
-class RenewedSecrets(Message, frozen=True, kw_only=True):
+class RenewedSecrets(Message, frozen=True, kw_only=True, tag_field="renewal", tag="secrets"):
     """A later line on the control descriptor, launcher to supervisor: new values of secrets that the session has."""
 
     version: Literal[1] = 1
     secrets: dict[str, Secret]
+
+
+class RenewedTrust(Message, frozen=True, kw_only=True, tag_field="renewal", tag="trust"):
+    """A later line likewise: how these servers are to be trusted from now on; answered by a `ControlTrust` for each."""
+
+    version: Literal[1] = 1
+    servers: dict[str, TlsSpec]
+
+
+AnyRenewal = RenewedSecrets | RenewedTrust
 
 
 class ControlCheckpoint(Message, frozen=True, kw_only=True, tag_field="control", tag="checkpoint"):
@@ -177,7 +216,15 @@ class ControlCheckpoint(Message, frozen=True, kw_only=True, tag_field="control",
     note: str
 
 
-AnyControl = ControlCheckpoint  # a union, once there is more to say
+class ControlTrust(Message, frozen=True, kw_only=True, tag_field="control", tag="trust"):
+    """Supervisor to launcher: what became of a `RenewedTrust` for one server; on a problem the former trust stays."""
+
+    server: str
+    store_sha256: str  # of the snapshot that holds now
+    problem: str | None = None
+
+
+AnyControl = ControlCheckpoint | ControlTrust
 
 
 class CloneRequest(Message, frozen=True, kw_only=True):

@@ -18,7 +18,9 @@ from codingagents.trust.events import (
     HelperRequest,
     HelperSecrets,
     PinMismatch,
+    TrustReloaded,
     UpstreamFailed,
+    UpstreamTrusted,
 )
 
 # All but `Failed`, which is the reason of the `HelperStopped` that follows, `Pong`, which is for `helper list`, and
@@ -27,6 +29,8 @@ RecordedFact = (
     facts.Ready
     | facts.Refused
     | facts.Request
+    | facts.UpstreamTrusted
+    | facts.TrustTaken
     | facts.PinMismatch
     | facts.UpstreamFailed
     | facts.SecretsTaken
@@ -72,7 +76,33 @@ def stamp(fact: RecordedFact, source: Source) -> AnyEvent:
                 mcp_name=fact.mcp_name,
             )
         case facts.PinMismatch():
-            return PinMismatch(server=server, server_address=fact.address, expected=fact.expected, seen=fact.seen)
+            return PinMismatch(
+                server=server,
+                server_address=fact.address,
+                expected=fact.expected,
+                seen=fact.seen,
+                refused=fact.refused,
+            )
+        case facts.UpstreamTrusted():
+            return UpstreamTrusted(
+                server=server,
+                server_address=fact.address,
+                tls_protocol_version=fact.tls_version,
+                anchored_by=fact.anchored_by,
+                anchor_sha256=fact.anchor_sha256,
+                leaf_sha256=fact.leaf_sha256,
+                leaf_not_after=fact.leaf_not_after,
+                pins=fact.pins,
+                credential=fact.credential,
+            )
+        case facts.TrustTaken():
+            return TrustReloaded(
+                server=server,
+                store_sha256=fact.store_sha256,
+                kept=fact.kept,
+                closed=fact.closed,
+                problem=fact.problem,
+            )
         case facts.UpstreamFailed():
             return UpstreamFailed(server=server, error_type=fact.error_type, detail=fact.detail)
         case facts.SecretsTaken():

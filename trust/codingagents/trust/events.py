@@ -25,6 +25,9 @@ class Event(Message, frozen=True, kw_only=True, tag_field="kind"):
     """Base of all events; the tag is the CloudEvents type without its prefix."""
 
 
+# What a connection, or a server by its configuration, does with the credential: a pin matched, no pin was asked for
+# (`credential_without_pin`), no pin matched and nothing is attached, or there is no credential.
+CredentialRule = Literal["pinned", "without-pin", "withheld", "none"]
 LayerState = Literal["enforced", "partial", "unavailable", "disabled"]
 
 
@@ -84,6 +87,9 @@ class HelperStarting(Event, frozen=True, kw_only=True, tag="helper.starting"):
     server: str
     user_id: int
     attempt: int
+    pin_mode: str = "off"
+    credential: CredentialRule = "none"  # what its configuration makes of it where all goes well
+    overrides_pins: list[str] = msgspec.field(default_factory=list)  # CAs that were added, below which no pin is asked
 
 
 class HelperReady(Event, frozen=True, kw_only=True, tag="helper.ready"):
@@ -172,13 +178,60 @@ class HelperRequest(Event, frozen=True, kw_only=True, tag="helper.request"):
     mcp_name: str | None = None  # the tool, prompt or resource, likewise
 
 
+class TrustSnapshot(Event, frozen=True, kw_only=True, tag="trust.snapshot"):
+    """The trust anchors that a helper is given, as they were put together on the host."""
+
+    server: str
+    store: str  # host, certifi, custom or pinned-only
+    store_sha256: str  # of the PEM text
+    anchors: int
+    overrides: list[str]  # names of the CAs that `trust add` put in
+    overrides_pins: list[str]  # of these, those below which no pin is asked
+    file: str | None  # the copy in the session
+
+
+class TrustReloaded(Event, frozen=True, kw_only=True, tag="trust.reloaded"):
+    """A helper took new anchors and pins, or refused them for `problem` and the former ones stay."""
+
+    server: str
+    store_sha256: str  # of what holds now
+    kept: int  # open connections that satisfy the new trust
+    closed: int
+    problem: str | None
+
+
+class TrustExpiring(Event, frozen=True, kw_only=True, tag="trust.expiring"):
+    """Pins, a trust anchor or the server's certificate end soon, or have ended."""
+
+    server: str
+    what: Literal["pins", "leaf", "anchor"]
+    name: str  # of the anchor or leaf: its SHA-256; "" for pins
+    expires: str  # date, or UTC time of a certificate
+    days_left: int  # negative once it is past
+
+
+class UpstreamTrusted(Event, frozen=True, kw_only=True, tag="tls.trusted"):
+    """A TLS connection to an upstream was verified, and why it is trusted."""
+
+    server: str
+    server_address: str
+    tls_protocol_version: str
+    anchored_by: str  # host, certifi, custom, pinned-only, or "override NAME"
+    anchor_sha256: str  # of the certificate's DER, hexadecimal, as the next one
+    leaf_sha256: str
+    leaf_not_after: str  # RFC 3339, UTC
+    pins: list[str]  # that were in the path
+    credential: CredentialRule
+
+
 class PinMismatch(Event, frozen=True, kw_only=True, tag="tls.pin-mismatch"):
-    """A verified upstream path carried none of the configured pins; nothing was sent."""
+    """A verified upstream path carried none of the configured pins; `refused`: nothing was sent."""
 
     server: str
     server_address: str
     expected: list[str]
     seen: list[str]
+    refused: bool = True  # False where the mode is report
 
 
 class UpstreamFailed(Event, frozen=True, kw_only=True, tag="upstream.failed"):
@@ -257,6 +310,10 @@ AnyEvent = (
     | ZygoteReplaced
     | HelperRefused
     | HelperRequest
+    | TrustSnapshot
+    | TrustReloaded
+    | TrustExpiring
+    | UpstreamTrusted
     | PinMismatch
     | UpstreamFailed
     | FactsDropped

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from codingagents.trust.events import Layer
+from codingagents.trust.events import CredentialRule, Layer
 from codingagents.trust.wire import Message
 
 # A number of something. RFC 8785 knows no greater one, and Python writes none of more than 4300 digits: a helper that
@@ -27,6 +27,7 @@ class Ready(Fact, frozen=True, kw_only=True, tag="ready"):
 
     open_fds: list[str]
     layers: list[Layer] = msgspec.field(default_factory=list)
+    store_sha256: str | None = None  # of the trust anchors that it loaded, as PEM text; None without TLS
 
 
 class Refused(Fact, frozen=True, kw_only=True, tag="refused"):
@@ -54,12 +55,35 @@ class Request(Fact, frozen=True, kw_only=True, tag="request"):
     mcp_name: str | None = None
 
 
+class UpstreamTrusted(Fact, frozen=True, kw_only=True, tag="upstream-trusted"):
+    """A TLS connection to the upstream stands, and why it was trusted; see `events.UpstreamTrusted`."""
+
+    address: str
+    tls_version: str
+    anchored_by: str
+    anchor_sha256: str
+    leaf_sha256: str
+    leaf_not_after: str
+    pins: list[str]
+    credential: CredentialRule
+
+
+class TrustTaken(Fact, frozen=True, kw_only=True, tag="trust-taken"):
+    """A `NewTrust` command took effect, or was refused for `problem` and the former trust stays."""
+
+    store_sha256: str  # of what holds now
+    kept: Count = 0  # connections that were open and satisfy the new trust
+    closed: Count = 0
+    problem: str | None = None
+
+
 class PinMismatch(Fact, frozen=True, kw_only=True, tag="pin-mismatch"):
     """No pin was in the verified path."""
 
     address: str
     expected: list[str]
     seen: list[str]
+    refused: bool = True  # False where the mode is report
 
 
 class UpstreamFailed(Fact, frozen=True, kw_only=True, tag="upstream-failed"):
@@ -107,5 +131,16 @@ class Pong(Fact, frozen=True, kw_only=True, tag="pong"):
 
 
 AnyFact = (
-    Ready | Refused | Request | PinMismatch | UpstreamFailed | UpstreamHealth | SecretsTaken | Pong | Dropped | Failed
+    Ready
+    | Refused
+    | Request
+    | UpstreamTrusted
+    | TrustTaken
+    | PinMismatch
+    | UpstreamFailed
+    | UpstreamHealth
+    | SecretsTaken
+    | Pong
+    | Dropped
+    | Failed
 )

@@ -68,6 +68,18 @@ def _summary(event: AnyEvent) -> str:  # noqa: C901, PLR0912 -- one flat table o
             traffic = f"{event.request_bytes} B up, {event.response_bytes} B down, {event.duration_ms} ms"
             what = " ".join(filter(None, (event.http_request_method, event.mcp_method_name, event.mcp_name)))
             return f"{event.server} {what} {outcome}, {traffic}"
+        case events.TrustSnapshot():
+            added = f", with {', '.join(event.overrides)}" if event.overrides else ""
+            return f"{event.server}: {event.anchors} anchors of {event.store}{added}"
+        case events.TrustReloaded():
+            return f"{event.server}: {event.problem or f'taken, {event.kept} connections kept, {event.closed} closed'}"
+        case events.TrustExpiring():
+            return f"{event.server}: {event.what} {event.name[:16]} ends {event.expires}, {event.days_left} days left"
+        case events.UpstreamTrusted():
+            pins = ", ".join(event.pins) or "no pin"
+            return (
+                f"{event.server} at {event.server_address}: {event.anchored_by}, {pins}, credential {event.credential}"
+            )
         case events.PinMismatch():
             seen, expected = ", ".join(event.seen), ", ".join(event.expected)
             return f"{event.server} at {event.server_address}: expected {expected}; seen {seen}"

@@ -14,7 +14,9 @@ from codingagents.trust.events import (
     HelperRequest,
     HelperSecrets,
     PinMismatch,
+    TrustReloaded,
     UpstreamFailed,
+    UpstreamTrusted,
 )
 
 SOURCE = Source(server="github", uid=1234, pid=77, listen="http://127.0.0.1:4567")
@@ -55,6 +57,43 @@ STAMPED: list[tuple[RecordedFact, AnyEvent]] = [
     (
         facts.PinMismatch(address="192.0.2.1:443", expected=["sha256/a"], seen=["sha256/b"]),
         PinMismatch(server="github", server_address="192.0.2.1:443", expected=["sha256/a"], seen=["sha256/b"]),
+    ),
+    (
+        facts.PinMismatch(address="192.0.2.1:443", expected=["sha256/a"], seen=["sha256/b"], refused=False),
+        PinMismatch(
+            server="github",
+            server_address="192.0.2.1:443",
+            expected=["sha256/a"],
+            seen=["sha256/b"],
+            refused=False,
+        ),
+    ),
+    (
+        facts.UpstreamTrusted(
+            address="192.0.2.1:443",
+            tls_version="TLSv1.3",
+            anchored_by="override corp",
+            anchor_sha256="aa",
+            leaf_sha256="bb",
+            leaf_not_after="2027-01-01T00:00:00Z",
+            pins=["sha256/a"],
+            credential="pinned",
+        ),
+        UpstreamTrusted(
+            server="github",
+            server_address="192.0.2.1:443",
+            tls_protocol_version="TLSv1.3",
+            anchored_by="override corp",
+            anchor_sha256="aa",
+            leaf_sha256="bb",
+            leaf_not_after="2027-01-01T00:00:00Z",
+            pins=["sha256/a"],
+            credential="pinned",
+        ),
+    ),
+    (
+        facts.TrustTaken(store_sha256="cc", kept=2, closed=1, problem="unfit"),
+        TrustReloaded(server="github", store_sha256="cc", kept=2, closed=1, problem="unfit"),
     ),
     (
         facts.UpstreamFailed(error_type="dns", detail="no such host"),

@@ -39,11 +39,13 @@ class AnchorSource:
     """Where the trust anchors of one upstream come from; a shell reads them.
 
     `path` is None for `certifi`, whose file lies inside a Python package. `pinned-only` reads the file of `host`, or
-    `ca_file` where one is given; the pins decide which of its certificates count.
+    `ca_file` where one is given; the pins decide which of its certificates count. `server_name` is the name that is
+    verified, and so the one that must lie in the scope of each of the `overrides`.
     """
 
     store: Store
     path: str | None
+    server_name: str
     overrides: tuple[str, ...] = ()
 
 

@@ -38,7 +38,7 @@ def parse_tls(table: Table, *, host: str, warnings: list[str]) -> tuple[TlsSpec,
         server_name = parse_host(server_name or host)
     except ValueError as error:
         raise table.error(f"server_name {error}") from None
-    anchors = _anchors(table)
+    anchors = _anchors(table, server_name)
     pins = table.table("pins")
     pins.only(("mode", "expires", "pin", "credential_without_pin"))
     default: PinMode = "enforce" if "pins" in table.values else "off"
@@ -88,7 +88,7 @@ def parse_client_certificate(table: Table) -> tuple[SecretName | None, SecretNam
     return names[0], names[1]
 
 
-def _anchors(table: Table) -> AnchorSource:
+def _anchors(table: Table, server_name: str) -> AnchorSource:
     store = table.choice("ca", _STORES, "host")
     ca_file = table.text("ca_file")
     if store == "custom" and ca_file is None:
@@ -97,7 +97,12 @@ def _anchors(table: Table) -> AnchorSource:
         raise table.error('ca_file needs ca = "custom" or "pinned-only"')
     # Relative to the config file, wherever the command runs.
     path = HOST_STORE if ca_file is None else str(pathlib.PurePosixPath(table.file).parent / ca_file)
-    return AnchorSource(store=store, path=None if store == "certifi" else path, overrides=table.texts("ca_overrides"))
+    return AnchorSource(
+        store=store,
+        path=None if store == "certifi" else path,
+        server_name=server_name,
+        overrides=table.texts("ca_overrides"),
+    )
 
 
 def _pins(table: Table) -> list[PinSpec]:

@@ -17,7 +17,9 @@ OTHER = make_root("Two")
 
 
 def source(path: Path | None, **changes: Any) -> AnchorSource:
-    return AnchorSource(**{"store": "custom", "path": None if path is None else str(path), **changes})
+    return AnchorSource(
+        **{"store": "custom", "path": None if path is None else str(path), "server_name": "up.test", **changes}
+    )
 
 
 def test_certificates_are_kept_once_and_in_order_without_what_stands_between() -> None:

@@ -104,7 +104,9 @@ def test_a_full_config_becomes_the_values_it_says() -> None:
         pins_expire="2027-03-01",
     )
     assert github.spec.limits == LimitsSpec(request_bytes=2048, connect_seconds=3.0)
-    assert github.anchors == AnchorSource(store="custom", path="/etc/x/ca.pem", overrides=("corp-root",))
+    assert github.anchors == AnchorSource(
+        store="custom", path="/etc/x/ca.pem", server_name="mcp.example.com", overrides=("corp-root",)
+    )
     assert (github.spec.proxy, github.spec.listen, github.bridged) == ("squid:3128", "unix", False)
     assert github.secrets == {"GITHUB_TOKEN", "CONTEXT7_API_KEY", "OTHER", "CERT", "KEY"}
     assert github.codex == {"tool_timeout_sec": 2.5, "enabled_tools": ["a"]}
@@ -139,7 +141,9 @@ def test_an_empty_config_is_a_session_without_servers() -> None:
 def test_a_bare_url_trusts_the_host_store_and_demands_uid_and_bearer() -> None:
     server = only_server(GITHUB)
     assert server.spec.tls == TlsSpec(server_name="api.example.com", anchors_pem="", store="host", pin_mode="off")
-    assert server.anchors == AnchorSource(store="host", path="/etc/ssl/certs/ca-certificates.crt")
+    assert server.anchors == AnchorSource(
+        store="host", path="/etc/ssl/certs/ca-certificates.crt", server_name="api.example.com"
+    )
     assert server.spec.client_auth == ["uid", "bearer"]
     assert (server.spec.port, server.enabled, server.spec.allow_private) == (443, True, False)
 

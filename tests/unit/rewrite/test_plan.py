@@ -65,7 +65,7 @@ def test_only_active_servers_need_secrets_and_anchors() -> None:
     config = parse_config(PINNED + LOCAL + OFF, "/etc/c.toml")
     assert required_secrets(config) == {"GITHUB_TOKEN"}
     assert anchor_sources(config) == {
-        "github": AnchorSource(store="host", path="/etc/ssl/certs/ca-certificates.crt", overrides=())
+        "github": AnchorSource(store="host", path="/etc/ssl/certs/ca-certificates.crt", server_name="api.example.com")
     }
 
 

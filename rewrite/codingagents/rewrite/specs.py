@@ -221,6 +221,8 @@ class ControlTrust(Message, frozen=True, kw_only=True, tag_field="control", tag=
 
     server: str
     store_sha256: str  # of the snapshot that holds now
+    kept: int = 0  # connections that satisfy the new trust, and live on
+    closed: int = 0
     problem: str | None = None
 
 

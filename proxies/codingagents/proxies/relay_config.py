@@ -15,8 +15,8 @@ from codingagents.proxies.heads import RequestHeads, ResponseHeads
 from codingagents.proxies.sse import Endpoints
 from codingagents.proxies.surroundings import RelayConfig
 from codingagents.proxies.targets import origin_of
+from codingagents.rewrite.pin_rules import rules_of
 from codingagents.rewrite.specs import HeaderTemplate, HelperSpec, TlsSpec
-from codingagents.trust.pins import Pinning, parse_pin, pinning
 
 # An event stream that is compressed cannot be rewritten.
 _UNENCODED = HeaderTemplate(name="Accept-Encoding", template="identity")
@@ -52,16 +52,6 @@ def relay_config(
         judge=route.judge,
         endpoints=Endpoints(origin, learn) if legacy else None,
         refusal=_refusal(remote.tls, wall_clock, pins_expired),
-    )
-
-
-def rules_of(tls: TlsSpec) -> Pinning:
-    """Return what the pins of `tls` demand; raises `ConfigError` where they cannot do their job."""
-    return pinning(
-        tls.pin_mode,
-        [parse_pin(pin.spki, pin.at) for pin in tls.pins],
-        expires=None if tls.pins_expire is None else datetime.date.fromisoformat(tls.pins_expire),
-        credential_without_pin=tls.credential_without_pin,
     )
 
 

@@ -19,10 +19,10 @@ from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.listening import Peers, check_family, listen
 from codingagents.proxies.loops import give_back_memory
 from codingagents.proxies.relay import HEAD_SECONDS
-from codingagents.proxies.relay_config import relay_config, rules_of
+from codingagents.proxies.relay_config import relay_config
 from codingagents.proxies.upstream import Upstream
-from codingagents.rewrite.specs import HelperSpec, TlsSpec
-from codingagents.trust.context import PinnedContext, pinned_context
+from codingagents.rewrite.specs import HelperSpec
+from codingagents.rewrite.upstream_tls import upstream_context
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.facts import Pong, Refused
 from codingagents.trust.vocabulary import Secret
@@ -58,7 +58,7 @@ class Server:
         self._secret_names = spec.secrets.keys()
         self._listen = remote.listen
         self._listen_tls = listen_tls
-        context = None if remote.tls is None else _context(remote.tls)
+        context = None if remote.tls is None else upstream_context(remote.tls, spec.secrets)
         # Root is nobody to be kept from a secret, and no session's agent.
         keep_from = spec.agent_uid if spec.secrets and spec.agent_uid and not alone else None
         self.upstream = Upstream(loop, remote, context, out, keep_from=keep_from)
@@ -174,10 +174,3 @@ class Server:
     def look(self, transport: asyncio.Transport) -> tuple[bool, int | None]:
         """Return (allowed, UID) of a peer as the kernel tells it now."""
         return self._peers.look(transport) if self._peers is not None else (False, None)
-
-
-def _context(tls: TlsSpec) -> PinnedContext:
-    """Return the upstream's TLS context; `ConfigError` or `TrustError` where pins or anchors cannot do their job."""
-    return pinned_context(
-        tls.anchors_pem, rules_of(tls), min_version=tls.min_version, pinned_only=tls.store == "pinned-only"
-    )

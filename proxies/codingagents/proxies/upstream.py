@@ -22,7 +22,7 @@ from codingagents.proxies.peer_uid import PeerUid
 from codingagents.proxies.tls_connection import Handshake, TlsConnection
 from codingagents.rewrite.specs import RemoteSpec
 from codingagents.trust import facts
-from codingagents.trust.context import PinnedContext, pin_match
+from codingagents.trust.context import PinnedContext, peer_trust
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.pins import PinMismatchError
 
@@ -166,7 +166,7 @@ class Upstream:
         except BaseException:
             transport.abort()
             raise
-        connection.trusted = context.pinning.allows_credential(pin_match(connection.tls))
+        connection.trusted = peer_trust(connection.tls).allows_credential
         return connection
 
     async def _look_at_server(self, connection: Connection, name: str, peers: PeerUid) -> None:

@@ -12,9 +12,8 @@ from typing import Literal
 
 from codingagents.rewrite.placeholders import names
 from codingagents.rewrite.specs import ExecSpec, RemoteSpec
-from codingagents.trust.vocabulary import LayerWish, SecretName, ServerName
+from codingagents.trust.vocabulary import LayerWish, SecretName, ServerName, Store
 
-Store = Literal["host", "certifi", "custom", "pinned-only"]
 Network = Literal["host", "helpers"]
 
 # The names of `layers = { … }`, as the layer report and `doctor` spell them.

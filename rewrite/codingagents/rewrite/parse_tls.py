@@ -9,12 +9,12 @@ import pathlib
 from typing import get_args
 
 from codingagents.rewrite.addresses import is_ip, parse_host
-from codingagents.rewrite.config import AnchorSource, Store
+from codingagents.rewrite.config import AnchorSource
 from codingagents.rewrite.specs import PinSpec, TlsSpec
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.pins import parse_pin
-from codingagents.trust.vocabulary import MinVersion, PinMode, PinPosition, SecretName, parse_secret_name
+from codingagents.trust.vocabulary import MinVersion, PinMode, PinPosition, SecretName, Store, parse_secret_name
 
 # Debian's and Ubuntu's bundle. A fixed path: SSL_CERT_FILE and its like never decide whom a helper trusts.
 HOST_STORE = "/etc/ssl/certs/ca-certificates.crt"
@@ -113,7 +113,7 @@ def _pins(table: Table) -> list[PinSpec]:
         if text is None:
             raise entry.error("spki is missing")
         try:
-            spki = parse_pin(text).spki
+            spki = parse_pin(text).digest
         except ConfigError:
             raise entry.error("spki must be sha256/<base64> of 32 bytes; no other hash is accepted") from None
         pins.append(

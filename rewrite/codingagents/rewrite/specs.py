@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from codingagents.trust.vocabulary import LayerWish, MinVersion, PinMode, PinPosition, Secret
+from codingagents.trust.vocabulary import LayerWish, MinVersion, PinMode, PinPosition, Secret, Store
 from codingagents.trust.wire import Message
 
 ClientAuth = Literal["uid", "bearer"]
@@ -31,7 +31,9 @@ class OverrideSpec(Message, frozen=True, kw_only=True):
     """A CA that `coding-agents trust add` put into this server's store."""
 
     name: str
-    anchors: list[str]  # SHA-256 of each certificate's DER, hexadecimal; they stand in `TlsSpec.anchors_pem`
+    # SHA-256 of the DER of each certificate that it adds to the store, hexadecimal; with `override_pins`, of all of its
+    # certificates, whether the store has them anyway or not. They stand in `TlsSpec.anchors_pem`.
+    anchors: list[str]
     override_pins: bool = False  # a path that ends there needs no pin, and gets no credential for it
 
 
@@ -47,7 +49,7 @@ class TlsSpec(Message, frozen=True, kw_only=True):
 
     server_name: str
     anchors_pem: str  # the snapshot: `store` and the overrides, each certificate once
-    store: Literal["host", "certifi", "custom", "pinned-only"]
+    store: Store
     min_version: MinVersion = "1.2"
     pin_mode: PinMode = "enforce"
     pins: list[PinSpec] = msgspec.field(default_factory=list)

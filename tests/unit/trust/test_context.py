@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from codingagents.trust import context as context_module
-from codingagents.trust.context import PinnedContext, PinnedTls, checked_io, parse_pem, pin_match, pinned_context
+from codingagents.trust.context import PinnedContext, PinnedTls, checked_io, parse_pem, peer_trust, pinned_context
 from codingagents.trust.errors import ConfigError, TrustError
 from codingagents.trust.pins import Pin, PinMismatchError, Pinning, parse_pin, pinning
 from codingagents.trust.vocabulary import MinVersion, PinMode, PinPosition
@@ -103,10 +103,10 @@ def test_a_server_with_a_pinned_key_gets_the_request(pinned: Issued, version: Mi
     client, server, error = connect(context, server_context(LEAF, version=version))
     assert error is None
     assert server.received == REQUEST
-    match = pin_match(client)
+    match = peer_trust(client).match
     assert match is not None
     assert match.pins == (Pin(pinned.pin),)
-    assert match.seen == (f"{LEAF.pin} at leaf", f"{INTERMEDIATE.pin} at intermediate", f"{ROOT.pin} at root")
+    assert match.path.seen == (f"{LEAF.pin} at leaf", f"{INTERMEDIATE.pin} at intermediate", f"{ROOT.pin} at root")
     assert client.selected_alpn_protocol() == "http/1.1"
 
 
@@ -122,7 +122,7 @@ def test_a_server_with_a_pinned_key_gets_the_request(pinned: Issued, version: Mi
     ],
 )
 def test_a_trusted_server_without_a_pinned_key_gets_no_byte(pin: Pin, version: MinVersion) -> None:
-    store = STORE if pin.spki == ROOT.pin or pin.at != "root" else STORE + LEAF.pem
+    store = STORE if pin.digest == ROOT.pin or pin.at != "root" else STORE + LEAF.pem
     context = pinned_context(store, enforce(pin))
     _, server, error = connect(context, server_context(ROGUE, version=version))
     assert mismatch(error).expected == (str(pin),)
@@ -194,18 +194,20 @@ def test_report_mode_connects_and_reports_what_it_saw() -> None:
     policy = pinning("report", [Pin(ROOT.pin)])
     client, server, error = connect(pinned_context(STORE, policy), server_context(ROGUE))
     assert (error, server.received) == (None, REQUEST)
-    match = pin_match(client)
+    match = peer_trust(client).match
     assert match is not None
-    assert (match.pins, match.seen) == ((), (f"{ROGUE.pin} at leaf", f"{OTHER_ROOT.pin} at root"))
+    assert (match.pins, match.path.seen) == ((), (f"{ROGUE.pin} at leaf", f"{OTHER_ROOT.pin} at root"))
     assert not policy.allows_credential(match)
 
 
 def test_off_looks_at_nothing() -> None:
     client, _, error = connect(pinned_context(STORE, pinning("off", [])), server_context(LEAF))
     assert error is None
-    assert pin_match(client) is None
+    assert peer_trust(client).match is None
+    assert peer_trust(client).path.keys == (LEAF.pin, INTERMEDIATE.pin, ROOT.pin)
     plain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
-    assert pin_match(plain) is None
+    with pytest.raises(ssl.SSLCertVerificationError, match="not checked"):
+        peer_trust(plain)
 
 
 def test_the_lowest_version_holds() -> None:
@@ -234,12 +236,12 @@ def test_a_narrowed_context_calls_other_errors_by_their_name() -> None:
 
 def test_a_pinned_only_store_verifies_up_to_an_intermediate() -> None:
     policy = enforce(Pin(INTERMEDIATE.pin))
-    context = pinned_context(STORE + INTERMEDIATE.pem, policy, pinned_only=True)
+    context = pinned_context(STORE + INTERMEDIATE.pem, policy, store="pinned-only")
     client, server, error = connect(context, server_context(LEAF, LEAF.pem))
     assert (error, server.received) == (None, REQUEST)
-    match = pin_match(client)
+    match = peer_trust(client).match
     assert match is not None
-    assert match.seen == (f"{LEAF.pin} at leaf", f"{INTERMEDIATE.pin} at root")
+    assert match.path.seen == (f"{LEAF.pin} at leaf", f"{INTERMEDIATE.pin} at intermediate+root")
     _, server, error = connect(context, server_context(ROGUE))
     mismatch(error)
     assert server.received == b""
@@ -248,7 +250,7 @@ def test_a_pinned_only_store_verifies_up_to_an_intermediate() -> None:
 def test_a_self_signed_server_can_be_pinned() -> None:
     alone = make_root("localhost")
     leaf = alone.issue(key=alone.key)
-    context = pinned_context(leaf.pem, enforce(Pin(leaf.pin, "leaf")), pinned_only=True)
+    context = pinned_context(leaf.pem, enforce(Pin(leaf.pin, "leaf")), store="pinned-only")
     _, server, error = connect(context, server_context(leaf, leaf.pem))
     assert (error, server.received) == (None, REQUEST)
 

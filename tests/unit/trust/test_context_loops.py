@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from codingagents.trust.context import pin_match, pinned_context
+from codingagents.trust.context import peer_trust, pinned_context
 from codingagents.trust.pins import Pin, PinMismatchError, pinning
 from codingagents.trust.vocabulary import MinVersion, PinPosition
 from pki import Issued, make_root
@@ -56,7 +56,7 @@ async def talk(client: ssl.SSLContext, serving: ssl.SSLContext) -> tuple[Recorde
         except ssl.SSLError as error:
             refusal = error
         else:
-            match = pin_match(writer.get_extra_info("ssl_object"))
+            match = peer_trust(writer.get_extra_info("ssl_object")).match
             matched = match is not None and bool(match.pins)
             writer.write(REQUEST)
             await writer.drain()

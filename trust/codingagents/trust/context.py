@@ -4,8 +4,11 @@ OpenSSL verifies the chain and the name as ever; then, inside the handshake call
 connection, the verified path is shown to the `Pinning` of the upstream. Helpers, asyncio and uvloop build their TLS
 objects with `wrap_bio`, from `sslobject_class`, so every route (direct, CONNECT, next address) passes here. Everything
 fails closed: no path, a resumed session or any surprise is a certificate error. Nothing is read from the environment
-or a default store. It does no socket I/O, knows no clock (whoever sends asks `Pinning.expired`) and presents no client
-certificate.
+or a default store. It does no socket I/O and knows no clock (whoever sends asks `Pinning.expired`).
+
+A client certificate is a credential that TLS itself sends, under TLS 1.2 before a path can be shown to anybody. So it
+is put only into a context whose anchors let no other path through (`Pinning.closed_by`), or that speaks TLS 1.3 only,
+where the client's last words wait for the check.
 """
 
 from __future__ import annotations
@@ -14,15 +17,19 @@ import binascii
 import re
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from codingagents.trust.der import certificate_sha256, not_after, self_issued
 from codingagents.trust.errors import ConfigError, TrustError
-from codingagents.trust.pins import PinMatch, PinMismatchError, Pinning
-from codingagents.trust.vocabulary import MinVersion
+from codingagents.trust.identity import Identity, show
+from codingagents.trust.pins import PinMatch, PinMismatchError, Pinning, VerifiedPath, verified_path
+from codingagents.trust.vocabulary import MinVersion, Store
 
 _NOT_CHECKED = "the connection's certificate path was not checked"
 _MIN_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_ALLOWED_VERSIONS = {ssl.TLSVersion.TLSv1_2: ("TLSv1.2", "TLSv1.3"), ssl.TLSVersion.TLSv1_3: ("TLSv1.3",)}
 # X509_V_ERR_*: what OpenSSL says where no path ends in an anchor: UNABLE_TO_GET_ISSUER_CERT,
 # DEPTH_ZERO_SELF_SIGNED_CERT, SELF_SIGNED_CERT_IN_CHAIN, UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
 _NO_ANCHOR = frozenset({2, 18, 19, 20})
@@ -30,12 +37,36 @@ _NO_ANCHOR = frozenset({2, 18, 19, 20})
 _PEM = re.compile("-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\\s]*)-----END CERTIFICATE-----", re.ASCII)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerTrust:
+    """Why an established connection is trusted, and under which rules it was made."""
+
+    match: PinMatch | None  # None where pins are off
+    path: VerifiedPath
+    anchored_by: str  # "host", "certifi", "custom", "pinned-only", or "override NAME"
+    leaf_not_after: str  # RFC 3339, UTC
+    tls_version: str  # "TLSv1.2" or "TLSv1.3"
+    server_name: str
+    allows_credential: bool
+    strict_x509: bool
+    identity: str | None  # fingerprint of the client certificate
+
+    @property
+    def anchor_sha256(self) -> str:
+        """The SHA-256 of the anchor in which the path ends, hexadecimal."""
+        return self.path.anchor
+
+    @property
+    def leaf_sha256(self) -> str:
+        """The SHA-256 of the server's certificate, hexadecimal."""
+        return self.path.leaf
+
+
 class PinnedTls(ssl.SSLObject):
     """One connection; the path is checked when the handshake returns, and data passes only after that."""
 
     context: PinnedContext
-    _match: PinMatch | None = None
-    _passed = False
+    _trust: PeerTrust | None = None
 
     def do_handshake(self) -> None:
         """Do the handshake and check the path; a refusal is `ssl.SSLCertVerificationError`.
@@ -50,15 +81,15 @@ class PinnedTls(ssl.SSLObject):
                 mismatch = PinMismatchError(context.pinning.expected, ("a path to none of the pinned anchors",))
                 raise _refusal(str(mismatch)) from mismatch
             raise
-        if not self._passed and context.pinning.inspects:
-            self._match = self._check()
-        self._passed = True
+        if self._trust is None:
+            self._trust = self._check()
 
-    def _check(self) -> PinMatch:
+    def _check(self) -> PeerTrust:
         if self.session_reused:
             raise _refusal("the TLS session was resumed, so there is no certificate path to check")
         try:
-            return self.context.pinning.check(_verified_path(self))
+            chain = _verified_path(self)
+            return self.context.judge(chain, server_name=str(self.server_hostname), tls_version=str(self.version()))
         except TrustError as error:
             raise _refusal(str(error)) from error
         except Exception as error:
@@ -67,13 +98,13 @@ class PinnedTls(ssl.SSLObject):
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002, ANN401 -- as ssl has it
         """Read decrypted data, on a checked connection only: OpenSSL's own read would do the handshake itself."""
-        if not self._passed:
+        if self._trust is None:
             raise _refusal(_NOT_CHECKED)
         return ssl.SSLObject.read(self, len, buffer)
 
     def write(self, data: Any) -> int:  # noqa: ANN401 -- any buffer, as ssl has it
         """Send data, on a checked connection only: OpenSSL's own write would do the handshake itself."""
-        if not self._passed:
+        if self._trust is None:
             raise _refusal(_NOT_CHECKED)
         return ssl.SSLObject.write(self, data)
 
@@ -83,46 +114,130 @@ class PinnedContext(ssl.SSLContext):
 
     sslobject_class = PinnedTls
     pinning: Pinning
-    narrowed: bool  # only anchors with a pinned key are trusted
+    narrowed: bool  # only anchors that are pinned are trusted
+    server_name: str  # that `still_trusts` holds connections to; the check itself is OpenSSL's, for `wrap_bio`'s name
+    anchors: frozenset[str]  # SHA-256 of each certificate
+    store: Store
+    overrides: Mapping[str, str]  # SHA-256 of anchors that were added to the store -> the name of the override
+    strict_x509: bool
+    identity: str | None  # fingerprint of the client certificate
 
     def wrap_socket(self, *_args: object, **_kwargs: object) -> ssl.SSLSocket:
         """Refuse: an `SSLSocket` would skip the check. Use `wrap_bio`, as event loops do."""
         raise RuntimeError("a pinned context makes no SSLSocket, which would skip the pin check; use wrap_bio")
 
+    def judge(self, chain: Sequence[bytes], *, server_name: str, tls_version: str) -> PeerTrust:
+        """Return why the DER `chain`, which OpenSSL verified, is trusted; `TrustError` where it is not."""
+        path = verified_path(chain)
+        match = self.pinning.check(path) if self.pinning.inspects else None
+        override = self.overrides.get(path.anchor)
+        return PeerTrust(
+            match=match,
+            path=path,
+            anchored_by=self.store if override is None else f"override {override}",
+            leaf_not_after=not_after(chain[0]),
+            tls_version=tls_version,
+            server_name=server_name,
+            allows_credential=self.pinning.allows_credential(match),
+            strict_x509=self.strict_x509,
+            identity=self.identity,
+        )
+
+    def still_trusts(self, trust: PeerTrust) -> bool:
+        """Whether a connection of another context, trusted for `trust`, would be one of this context too.
+
+        It keeps what its context decided about the credential, so it must be what this one would decide.
+        """
+        if trust.path.anchor not in self.anchors or trust.server_name != self.server_name:
+            return False
+        if trust.tls_version not in _ALLOWED_VERSIONS[self.minimum_version]:
+            return False
+        if (self.strict_x509 and not trust.strict_x509) or self.identity != trust.identity:
+            return False
+        try:
+            match = self.pinning.check(trust.path)
+        except PinMismatchError:
+            return False
+        return self.pinning.allows_credential(match) is trust.allows_credential
+
 
 def pinned_context(
-    anchors_pem: str, pinning: Pinning, *, min_version: MinVersion = "1.2", pinned_only: bool = False
+    anchors_pem: str,
+    pinning: Pinning,
+    *,
+    server_name: str = "",
+    min_version: MinVersion = "1.2",
+    store: Store = "custom",
+    overrides: Mapping[str, str] | None = None,
+    strict_x509: bool = False,
+    identity: Identity | None = None,
 ) -> PinnedContext:
     """Return the context that trusts the certificates of `anchors_pem` (all of them, and nothing else).
 
-    `pinned_only` keeps only anchors with a pinned key, intermediate CAs among them; so does, without being asked,
-    a pinning whose pins all stand at the root (`Pinning.narrow`). Raises `TrustError` where no usable anchor is left.
+    With the store "pinned-only" it keeps only anchors that are pinned, intermediate CAs among them; so does, without
+    being asked, a pinning whose pins all stand at the root (`Pinning.narrow`). `overrides` maps the SHA-256 of anchors
+    that were added to the store to the names that they were added under. `strict_x509`: as RFC 5280 has it, to the
+    letter. `identity` is shown to the server, if it asks.
+
+    Raises `TrustError` where no usable anchor is left, and `ConfigError` where `identity` is no pair, or would be shown
+    to a server without a pin although the pinning allows that to no credential.
     """
+    overrides = overrides or {}
     given = parse_pem(anchors_pem)
-    anchors = pinning.narrow(given, pinned_only=pinned_only)
+    anchors = pinning.narrow(given, pinned_only=store == "pinned-only")
     context = PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.pinning = pinning
     context.narrowed = pinning.refuses and len(anchors) < len(given)
+    context.server_name = server_name
     context.minimum_version = _MIN_VERSIONS[min_version]
+    context.anchors = frozenset(map(certificate_sha256, anchors))
+    context.store = store
+    context.overrides = overrides
+    context.strict_x509 = strict_x509
+    context.identity = None if identity is None else identity.fingerprint
     context.hostname_checks_common_name = False
     # A resumed session has no path, a renegotiated one a path that nobody looked at.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    if pinned_only:
+    if strict_x509:
+        context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    if store == "pinned-only" or any(_ends_a_path(anchor, overrides) for anchor in anchors):
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(cadata=b"".join(anchors))
     except ssl.SSLError as error:
         raise TrustError(f"a trust anchor cannot be used: {error.reason}") from None
+    if identity is not None:
+        _show(context, identity, anchors)
     return context
 
 
-def pin_match(connection: ssl.SSLObject) -> PinMatch | None:
-    """Return what the path of an established connection carried; None where its context does not inspect paths.
+def _show(context: PinnedContext, identity: Identity, anchors: Sequence[bytes]) -> None:
+    pinning = context.pinning
+    if not pinning.credential_without_pin and (pinning.bypasses or not pinning.refuses):
+        why = f"below the override {min(pinning.bypasses.values())}" if pinning.bypasses else "without enforced pins"
+        raise ConfigError(
+            f"the client certificate would be shown to a server {why}; enforce pins, or set credential_without_pin"
+        )
+    if not pinning.closed_by(anchors):
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    show(context, identity, "the client certificate")
 
-    Ask `Pinning.allows_credential` with it before a credential is attached.
+
+def _ends_a_path(anchor: bytes, overrides: Mapping[str, str]) -> bool:
+    """Whether `anchor` was added although it is no root, which OpenSSL trusts only if it is told to."""
+    return certificate_sha256(anchor) in overrides and not self_issued(anchor)
+
+
+def peer_trust(connection: ssl.SSLObject) -> PeerTrust:
+    """Return why an established connection is trusted, or raise `ssl.SSLCertVerificationError` where none stands.
+
+    A credential may be attached where its `allows_credential` says so.
     """
-    return connection._match if isinstance(connection, PinnedTls) else None  # noqa: SLF001 -- same module
+    trust = connection._trust if isinstance(connection, PinnedTls) else None  # noqa: SLF001 -- same module
+    if trust is None:
+        raise _refusal(_NOT_CHECKED)
+    return trust
 
 
 def checked_io(connection: PinnedTls) -> tuple[Callable[[int], bytes], Callable[[bytes | memoryview], int]]:
@@ -131,7 +246,7 @@ def checked_io(connection: PinnedTls) -> tuple[Callable[[int], bytes], Callable[
     They are those of the C object below, for the hot path: `PinnedTls` asks on every call what cannot change any more,
     since nothing is renegotiated. `read(n)` returns b"" once the peer has ended the stream in order.
     """
-    if not connection._passed:  # noqa: SLF001 -- same module
+    if connection._trust is None:  # noqa: SLF001 -- same module
         raise _refusal(_NOT_CHECKED)
     inner: Any = connection._sslobj  # type: ignore[attr-defined]  # noqa: SLF001 -- typeshed does not know it
     return inner.read, inner.write

@@ -1,4 +1,4 @@
-"""CORE: public-key pins: what they are, and whether a verified certificate path carries one.
+"""CORE: pins: what they are, whether a verified certificate path carries one, and what follows for the credential.
 
 `Pinning` is the one predicate: the TLS context, the check after the handshake and the decision to attach a credential
 all ask it, so that they cannot drift apart. Certificates enter as DER and are not verified here: `context` passes
@@ -10,25 +10,62 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from codingagents.trust.der import spki_pin
+from codingagents.trust.der import certificate_sha256, self_issued, spki_pin
 from codingagents.trust.errors import ConfigError, TrustError
 from codingagents.trust.vocabulary import PinMode, PinPosition
 
 _SHA256 = "sha256/"
+_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One pinned key and where in the path it may stand; make it with `parse_pin`."""
+    """One pinned key or certificate and where in the path it may stand; `parse_pin` and `parse_fingerprint` make it."""
 
-    spki: str  # canonical, `sha256/<base64>`
+    digest: (
+        str  # of a key: `sha256/<base64>` of its SPKI; of a certificate: 64 lower-case hexadecimal digits of its DER
+    )
     at: PinPosition = "any"
 
     def __str__(self) -> str:
-        return self.spki if self.at == "any" else f"{self.spki} at {self.at}"
+        digest = self.digest if self.digest.startswith(_SHA256) else f"cert_sha256 {self.digest}"
+        return digest if self.at == "any" else f"{digest} at {self.at}"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPath:
+    """A path that OpenSSL verified, leaf first, up to the trust anchor; make it with `verified_path`."""
+
+    keys: tuple[str, ...]  # `sha256/<base64>` of each SPKI
+    certificates: tuple[str, ...]  # SHA-256 of each DER, hexadecimal
+    places: tuple[tuple[PinPosition, ...], ...]  # of each; an anchor that is no root of its own is both
+
+    @property
+    def leaf(self) -> str:
+        """The SHA-256 of the server's certificate."""
+        return self.certificates[0]
+
+    @property
+    def anchor(self) -> str:
+        """The SHA-256 of the certificate in which the path ends, one of the context's anchors."""
+        return self.certificates[-1]
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The keys and their places as text, for messages and the record."""
+        return tuple(f"{key} at {'+'.join(places)}" for key, places in zip(self.keys, self.places, strict=True))
+
+    def carries(self, pin: Pin) -> bool:
+        """Whether the pinned key or certificate stands where the pin allows it."""
+        return any(
+            pin.digest in (key, certificate) and (pin.at == "any" or pin.at in places)
+            for key, certificate, places in zip(self.keys, self.certificates, self.places, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +73,8 @@ class PinMatch:
     """What a verified path carried; `pins` is empty where no pin matched."""
 
     pins: tuple[Pin, ...]
-    seen: tuple[str, ...]  # the path, leaf first, as `sha256/<base64> at <position>`
+    path: VerifiedPath
+    bypass: str | None = None  # the override by which the path passed although no pin matched
 
 
 class PinMismatchError(TrustError):
@@ -60,10 +98,11 @@ class Pinning:
     pins: tuple[Pin, ...]
     expires: datetime.date | None
     credential_without_pin: bool
+    bypasses: Mapping[str, str]  # SHA-256 of an anchor below which no pin is asked for -> the name of its override
 
     @property
     def inspects(self) -> bool:
-        """Whether a connection's path is looked at."""
+        """Whether a connection's path is searched for pins."""
         return self.mode != "off"
 
     @property
@@ -76,32 +115,26 @@ class Pinning:
         """The pins as text, for messages and the record."""
         return tuple(map(str, self.pins))
 
-    def check(self, path: Sequence[bytes]) -> PinMatch:
-        """Return what `path` (DER, leaf first, verified up to an anchor) carries.
-
-        Raises `PinMismatchError` where that is nothing and the mode is enforce, and `TrustError` for an empty path
-        or a malformed certificate in any mode.
-        """
-        if not path:
-            raise TrustError("there is no verified certificate path to look for pins in")
-        keys = [spki_pin(certificate) for certificate in path]
-        places = [_places(index, len(path)) for index in range(len(path))]
-        seen = tuple(f"{key} at {'+'.join(place)}" for key, place in zip(keys, places, strict=True))
-        pins = tuple(
-            pin
-            for pin in self.pins
-            if any(
-                pin.spki == key and (pin.at == "any" or pin.at in place)
-                for key, place in zip(keys, places, strict=True)
-            )
-        )
-        if not pins and self.refuses:
-            raise PinMismatchError(self.expected, seen)
-        return PinMatch(pins, seen)
+    def check(self, path: VerifiedPath) -> PinMatch:
+        """Return what `path` carries; raises `PinMismatchError` where that is too little for the mode."""
+        pins = tuple(pin for pin in self.pins if path.carries(pin))
+        bypass = None if pins else self.bypasses.get(path.anchor)
+        if self.refuses and not pins and bypass is None:
+            raise PinMismatchError(self.expected, path.seen)
+        return PinMatch(pins, path, bypass)
 
     def allows_credential(self, match: PinMatch | None) -> bool:
-        """Whether a credential may be sent on a connection; `match` is None where its path was not inspected."""
-        return self.credential_without_pin or (match is not None and bool(match.pins))
+        """Whether a credential may be sent on a connection; `match` is None where its path was not inspected.
+
+        An enforced pin must have matched: neither a pin that is only reported nor an override counts.
+        """
+        return self.credential_without_pin or (self.refuses and match is not None and bool(match.pins))
+
+    def credential_rule(self, match: PinMatch | None) -> Literal["pinned", "without-pin", "withheld"]:
+        """Say for the record what becomes of a credential on a connection, and why."""
+        if self.refuses and match is not None and match.pins:
+            return "pinned"
+        return "without-pin" if self.allows_credential(match) else "withheld"
 
     def expired(self, today: datetime.date) -> bool:
         """Whether the pins may no longer be relied on: the day they expire is the last on which they hold."""
@@ -110,25 +143,42 @@ class Pinning:
     def narrow(self, anchors: Iterable[bytes], *, pinned_only: bool = False) -> list[bytes]:
         """Return those of the DER `anchors` that a connection needs to trust; `TrustError` where none is left.
 
-        An anchor without a pinned key is left out where every pin is enforced at the root, for a path that ends there
+        An anchor that is not pinned is left out where every pin is enforced at the root, for a path that ends there
         would be refused; any other pin might match further down a path under any anchor. Fewer anchors cost less
         memory and fail earlier (under TLS 1.2 before the client's certificate is sent). With `pinned_only` such
-        anchors are left out always: that trust store is defined by the pins.
+        anchors are left out always: that trust store is defined by the pins. Those of `bypasses` stay.
         """
         anchors = list(anchors)
-        sound = self.refuses and all(pin.at == "root" for pin in self.pins)
-        if sound or pinned_only:
-            wanted = {pin.spki for pin in self.pins}
-            anchors = [anchor for anchor in anchors if _pin_or_none(anchor) in wanted]
+        if pinned_only or (self.refuses and all(pin.at == "root" for pin in self.pins)):
+            wanted = {pin.digest for pin in self.pins} | self.bypasses.keys()
+            anchors = [anchor for anchor in anchors if wanted & _digests(anchor)]
         if not anchors:
             raise TrustError(
                 "no trust anchor is left to verify the server with: add the CA that the pins name, or correct the pins"
             )
         return anchors
 
+    def closed_by(self, anchors: Iterable[bytes]) -> bool:
+        """Whether `check` accepts every path that ends in one of the DER `anchors`, whatever stands below."""
+        if not self.refuses:
+            return True
+        enough = {pin.digest for pin in self.pins if pin.at in ("any", "root")} | self.bypasses.keys()
+        return all(enough & _digests(anchor) for anchor in anchors)
+
+
+def verified_path(chain: Sequence[bytes]) -> VerifiedPath:
+    """Return the path of the DER `chain`, leaf first; `TrustError` where it is empty or a certificate is malformed."""
+    if not chain:
+        raise TrustError("there is no verified certificate path to look for pins in")
+    return VerifiedPath(
+        keys=tuple(map(spki_pin, chain)),
+        certificates=tuple(map(certificate_sha256, chain)),
+        places=tuple(_places(index, len(chain), certificate) for index, certificate in enumerate(chain)),
+    )
+
 
 def parse_pin(text: str, at: PinPosition = "any") -> Pin:
-    """Return the pin that `text` spells, `sha256/<base64>` or curl's `sha256//<base64>`, or raise `ConfigError`."""
+    """Return the pin of a key, `sha256/<base64>` or curl's `sha256//<base64>`, or raise `ConfigError`."""
     encoded = text.removeprefix(_SHA256)
     if encoded != text:
         encoded = encoded.removeprefix("/") if len(encoded) == 45 else encoded
@@ -141,30 +191,44 @@ def parse_pin(text: str, at: PinPosition = "any") -> Pin:
     raise ConfigError(f'pin {text!r} must be "sha256/" and the base64 of 32 bytes (44 characters)')
 
 
+def parse_fingerprint(text: str, at: PinPosition = "any") -> Pin:
+    """Return the pin of a certificate: its SHA-256 in hexadecimal, colons allowed; or raise `ConfigError`."""
+    if not _FINGERPRINT.fullmatch(text):
+        raise ConfigError(f"fingerprint {text!r} must be 64 hexadecimal digits, with or without colons between pairs")
+    return Pin(text.replace(":", "").lower(), at)
+
+
 def pinning(
     mode: PinMode,
     pins: Iterable[Pin],
     *,
     expires: datetime.date | None = None,
     credential_without_pin: bool = False,
+    bypasses: Mapping[str, str] | None = None,
 ) -> Pinning:
     """Return the predicate for one upstream, or raise `ConfigError` for pins that could never do what `mode` says."""
     pins = tuple(dict.fromkeys(pins))
     if mode == "enforce" and not pins:
         raise ConfigError('pins with mode = "enforce" need at least one pin; without pins say mode = "off"')
-    return Pinning(mode=mode, pins=pins, expires=expires, credential_without_pin=credential_without_pin)
+    return Pinning(
+        mode=mode,
+        pins=pins,
+        expires=expires,
+        credential_without_pin=credential_without_pin,
+        bypasses=dict(bypasses or {}),
+    )
 
 
-def _places(index: int, length: int) -> tuple[PinPosition, ...]:
-    if length == 1:
-        return ("leaf", "root")
+def _places(index: int, length: int, certificate: bytes) -> tuple[PinPosition, ...]:
     if index == 0:
-        return ("leaf",)
-    return ("root",) if index == length - 1 else ("intermediate",)
+        return ("leaf",) if length > 1 else ("leaf", "root")
+    if index < length - 1:
+        return ("intermediate",)
+    return ("root",) if self_issued(certificate) else ("intermediate", "root")
 
 
-def _pin_or_none(certificate: bytes) -> str | None:
+def _digests(certificate: bytes) -> set[str]:
     try:
-        return spki_pin(certificate)
+        return {spki_pin(certificate), certificate_sha256(certificate)}
     except TrustError:
-        return None  # no pin can match it, so leaving it out is what narrowing means
+        return set()  # no pin can match it, so leaving it out is what narrowing means

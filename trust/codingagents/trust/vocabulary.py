@@ -16,6 +16,7 @@ LayerWish = Literal["require", "prefer", "off"]
 PinPosition = Literal["any", "leaf", "intermediate", "root"]
 PinMode = Literal["enforce", "report", "off"]
 MinVersion = Literal["1.2", "1.3"]  # of TLS
+Store = Literal["host", "certifi", "custom", "pinned-only"]  # where trust anchors come from
 
 # Codex's own rule for the NAME of an `[mcp_servers.NAME]` table.
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import pki
-from codingagents.rewrite.specs import HeaderTemplate, LimitsSpec, PinSpec, RemoteSpec
+from codingagents.rewrite.specs import ClientAuth, HeaderTemplate, LimitsSpec, PinSpec, RemoteSpec
 from codingagents.trust import facts
 from helper_rig import BEARER, TOKEN, Helper, Zygote, ask, closing_children, code, read_all, read_response, status
 from scripted_upstream import NAME, OK, Exchange, Upstream, answer_ok
@@ -84,6 +84,18 @@ def test_the_gate_refuses_before_the_upstream_is_contacted(zygote: Zygote, chang
         assert b"www-authenticate" not in response.lower()
         assert helper.fact(facts.Refused).reason == expected
         assert upstream.received == []
+
+
+@pytest.mark.parametrize("auth", [["bearer"], []])
+def test_a_page_of_another_site_is_refused_whoever_its_browser_runs_as(zygote: Zygote, auth: list[ClientAuth]) -> None:
+    """An image's GET has no Origin; the same request passes where the browser says that no page is behind it."""
+    with Upstream() as upstream, Helper(zygote, upstream.remote(client_auth=auth)) as helper:
+        for site in ("cross-site", "same-site"):
+            refused = ask(helper, helper.head("GET /mcp HTTP/1.1", f"Sec-Fetch-Site: {site}"))
+            assert (status(refused), code(refused)) == (403, "origin_refused")
+            assert helper.fact(facts.Refused).reason == "origin_refused"
+        assert upstream.received == []
+        assert status(ask(helper, helper.head("GET /mcp HTTP/1.1", "Sec-Fetch-Site: none"))) == 200
 
 
 def test_another_user_with_the_right_bearer_is_refused(zygote: Zygote) -> None:

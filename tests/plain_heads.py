@@ -29,7 +29,7 @@ _NOT_TO_CLIENT = {
 }
 _ASKED = {
     *(b"host", b"content-length", b"authorization", b"connection", b"transfer-encoding", b"origin", b"expect"),
-    *(b"mcp-method", b"mcp-name"),
+    *(b"mcp-method", b"mcp-name", b"sec-fetch-site"),
 }
 _ANSWERED = {
     *(b"content-length", b"connection", b"transfer-encoding", b"keep-alive", b"location", b"content-type"),
@@ -40,7 +40,7 @@ _ASKED_ONCE = {
     b"authorization": "duplicate_header", b"origin": "duplicate_header", b"expect": "duplicate_header",
 }  # fmt: skip
 _ANSWERED_ONCE = dict.fromkeys((b"content-length", b"transfer-encoding", b"keep-alive", b"location"), "bad_response")
-_PASSED_ON = {b"mcp-method", b"mcp-name", b"content-type", b"content-encoding"}
+_PASSED_ON = {b"mcp-method", b"mcp-name", b"sec-fetch-site", b"content-type", b"content-encoding"}
 _AS_IT_IS = {b"authorization", b"location", b"mcp-method", b"mcp-name"}
 
 
@@ -100,8 +100,8 @@ def _request(head: bytes, attached: frozenset[bytes], judge: Callable[[bytes], s
     return {
         "line": line, "lines": tuple(kept), "length": length, "method": method, "close": close,
         "expect": b"expect" in known, "host": known[b"host"], "origin": known.get(b"origin"),
-        "authorization": known.get(b"authorization"), "path_refusal": judge(match[2]),
-        "mcp_method": known.get(b"mcp-method"), "mcp_name": known.get(b"mcp-name"),
+        "other_site": b"sec-fetch-site" in known, "authorization": known.get(b"authorization"),
+        "path_refusal": judge(match[2]), "mcp_method": known.get(b"mcp-method"), "mcp_name": known.get(b"mcp-name"),
     }  # fmt: skip
 
 
@@ -167,6 +167,8 @@ def _sort(  # noqa: PLR0912 -- the plain way is one list of cases
                 continue
             value = hint[1]
         if name == b"content-type" and value.split(b";")[0].rstrip(b" \t") != b"text/event-stream":
+            continue
+        if name == b"sec-fetch-site" and value in (b"same-origin", b"none"):
             continue
         if name == b"content-encoding" and value in (b"", b"identity"):
             continue

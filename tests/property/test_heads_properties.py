@@ -21,13 +21,27 @@ _VALUES = [
     *(b"x-hop", b"content-length", b"te, upgrade", b"Mcp-Name", b"content-type, content-encoding", b"100-continue"),
     *(b"100-Continue ", b"200-ok", b"timeout=5", b"max=3, timeout=7", b"timeout=", b"timeout=1234567", b"text/plain"),
     *(b"text/event-stream", b"Text/Event-Stream ; charset=utf-8", b"text/event-streams", b"identity", b"gzip"),
-    *(b"Bearer x", b"tools/call", b"/other", b"\xe9", b"a\x00", b"a\rb", b"a\nb", b"\x7f", b"a\tb", b"\x0b7"),
+    *(
+        b"Bearer x",
+        b"tools/call",
+        b"cross-site",
+        b"none",
+        b"Same-Origin",
+        b"/other",
+        b"\xe9",
+        b"a\x00",
+        b"a\rb",
+        b"a\nb",
+        b"\x7f",
+        b"a\tb",
+        b"\x0b7",
+    ),
 ]
 _NAMES = [
     *(b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Authorization", b"Origin", b"Expect"),
     *(b"Mcp-Method", b"Mcp-Name", b"Cookie", b"X-Hop", b"X-Api-Key", b"X_Api_Key", b"TE", b"Keep-Alive", b"Upgrade"),
     *(b"Proxy-X", b"Content_Length", b"transfer_encoding", b"X", b"traceparent", b"Content-Type", b"Content-Encoding"),
-    *(b"Location", b"Set-Cookie", b"Alt-Svc", b"", b"X ", b" X", b"X(", b"\xe9"),
+    *(b"Sec-Fetch-Site", b"Location", b"Set-Cookie", b"Alt-Svc", b"", b"X ", b" X", b"X(", b"\xe9"),
 ]
 _spaces = st.sampled_from([b" ", b" ", b" ", b"", b"  ", b"\t"])
 _cases = st.sampled_from([bytes, bytes, bytes.lower, bytes.upper])
@@ -47,6 +61,7 @@ _good = st.sampled_from(
         *(b"Connection: keep-alive", b"Connection: close", b"connection: x-hop", b"X-Hop: 1", b"X: 1", b"X: 2"),
         *(b"Mcp-Name: echo", b"mcp-name:  x", b"Mcp-Method: tools/call", b"Content-Type: text/event-stream"),
         *(b"Content-Type: application/json", b"Keep-Alive: timeout=5", b"Cookie: a", b"Expect: 100-continue"),
+        *(b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Site: same-origin"),
     ]
 )
 _some = st.lists(_good | _good | _lines, max_size=7)
@@ -83,7 +98,7 @@ def by_us(reader: RequestHeads | ResponseHeads, head: bytes, method: str = "") -
     answer = {"line": found.line, "lines": found.lines, "length": found.length}
     if isinstance(reader, RequestHeads):
         answer |= {"mcp_method": found.mcp_method, "mcp_name": found.mcp_name}
-        names = ("method", "close", "expect", "host", "origin", "authorization", "path_refusal")
+        names = ("method", "close", "expect", "host", "origin", "other_site", "authorization", "path_refusal")
     else:
         names = ("status", "reusable", "idle_seconds", "event_stream", "encoded", "location")
     return answer | {name: getattr(form, name) for name in names}

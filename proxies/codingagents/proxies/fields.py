@@ -44,6 +44,7 @@ MCP_METHOD: Final = 20
 MCP_NAME: Final = 21
 EVENT_STREAM: Final = 22
 ENCODED: Final = 23
+OTHER_SITE: Final = 24
 _FIRST_PASSED_ON: Final = MCP_METHOD
 
 # (kind, value), None where the line is passed on unlooked, or why a message with this line is refused. The value of a
@@ -57,6 +58,7 @@ AS_OURS: Final = b"="  # the value of a LENGTH that is spelled as we spell it
 _OUR_LENGTH: Final = (LENGTH, AS_OURS)
 _HOP_BY_HOP = frozenset({b"keep-alive", b"te", b"trailer", b"upgrade", b"http2-settings"})  # and proxy-*
 _PERSISTENCE = frozenset({b"", b"close", b"keep-alive"})  # what a Connection header may name besides headers
+_OUR_SITES = (b"same-origin", b"none")  # a page of ours, or no page; browsers say it, and no page can change it
 _AS_IT_IS = frozenset({AUTHORIZATION, LOCATION})  # values that are not compared in lower case
 _READ_ANEW = frozenset({MCP_METHOD, MCP_NAME})  # as many values as there are tools, and nothing depends on them
 
@@ -197,6 +199,8 @@ def _looked_at(kind: int, value: bytes) -> Meaning:
         return (kind, b"") if value.split(b";")[0].rstrip(b" \t") == b"text/event-stream" else None
     if kind == ENCODED:
         return (kind, b"") if value not in (b"", b"identity") else None
+    if kind == OTHER_SITE:
+        return (kind, b"") if value not in _OUR_SITES else None
     return kind, value
 
 

@@ -56,7 +56,7 @@ class Gate:
             return None
         if form.host not in self._hosts and not (self._any_port and _LOCALHOST.fullmatch(form.host)):
             return "host_refused"
-        if form.origin is not None and form.origin not in self._origins:
+        if form.other_site or (form.origin is not None and form.origin not in self._origins):
             return "origin_refused"
         if self.wants_uid and not peer_allowed:
             return "uid_refused"

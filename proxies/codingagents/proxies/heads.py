@@ -34,6 +34,7 @@ from codingagents.proxies.fields import (
     MCP_METHOD,
     MCP_NAME,
     ORIGIN,
+    OTHER_SITE,
     TOKEN,
     Cache,
     Fields,
@@ -71,6 +72,7 @@ _REQUEST_KINDS = {
     b"host": HOST, b"content-length": LENGTH, b"authorization": AUTHORIZATION,
     b"connection": CONNECTION, b"transfer-encoding": CODING, b"origin": ORIGIN,
     b"expect": EXPECT, b"mcp-method": MCP_METHOD, b"mcp-name": MCP_NAME,
+    b"sec-fetch-site": OTHER_SITE,
 }  # fmt: skip
 _RESPONSE_KINDS = {
     b"content-length": LENGTH, b"connection": CONNECTION, b"transfer-encoding": CODING,
@@ -108,6 +110,7 @@ class RequestForm(Form, frozen=True, gc=False, kw_only=True):
     expect: bool  # it waits for 100 Continue
     host: bytes  # lower case, as is origin
     origin: bytes | None
+    other_site: bool  # a browser says that a page of another site is behind it (Fetch Metadata 2.4)
     authorization: bytes | None
     path_refusal: str | None  # a code where the target is not one of this helper
     mcp_method: list[int]  # the places of Mcp-Method and Mcp-Name; they are passed on, too
@@ -226,6 +229,7 @@ class RequestHeads:
             expect=EXPECT in known,
             host=host,
             origin=known.get(ORIGIN),
+            other_site=OTHER_SITE in known,
             authorization=known.get(AUTHORIZATION),
             path_refusal=path_refusal,
             mcp_method=places.get(MCP_METHOD, []),

@@ -70,6 +70,32 @@ def test_an_origin_is_absent_or_our_own(origin: str, code: str | None) -> None:
     assert gate().check(head("/mcp", "localhost:8080", "Bearer s3cret", f"Origin: {origin}"), True) == code
 
 
+@pytest.mark.parametrize("auth", [BOTH, ["uid"], []])
+@pytest.mark.parametrize(
+    ("site", "code"),
+    [
+        ("same-origin", None),
+        ("none", None),
+        (" None ", None),
+        ("cross-site", "origin_refused"),
+        ("Cross-Site", "origin_refused"),
+        ("same-site", "origin_refused"),
+        ("same-origin\r\nsec-fetch-site: cross-site", "origin_refused"),
+        ("same-origin, cross-site", "origin_refused"),
+        ("another-one", "origin_refused"),
+        ("", "origin_refused"),
+    ],
+)
+def test_a_page_of_another_site_is_refused_without_an_origin_too(
+    auth: list[ClientAuth], site: str, code: str | None
+) -> None:
+    """A browser names no Origin for an image or a frame, but says this; what no browser says is refused, too."""
+    asked = head("/mcp", "localhost:8080", "Bearer s3cret", f"Sec-Fetch-Site:{site}")
+    assert gate(auth).check(asked, True) == code
+    assert gate(auth).check(head(), True) is None
+    assert gate(auth).check(asked, True) == code  # nor is it let through for a caller that was
+
+
 @pytest.mark.parametrize(
     ("origin", "code"),
     [("https://localhost:8443", None), ("http://localhost:8443", "origin_refused"), ("https://x", "origin_refused")],

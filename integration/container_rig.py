@@ -32,6 +32,7 @@ from typing import Any, Self
 import container_image
 import pki
 from codingagents.rewrite import places
+from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.plan import plan_session, uid_plan
 from codingagents.rewrite.specs import SessionSecrets
@@ -344,7 +345,7 @@ class Session:
             engine="docker",
             uids=uid_plan(UID_BASE, [server.name for server in config.active]),
             secret_names_available=["TOKEN"],
-            anchors={server.name: self._upstream.root.pem for server in config.active},
+            anchors={server.name: Anchors(pem=self._upstream.root.pem) for server in config.active},
             command=["/usr/bin/python3", "-I", "agent.py"],
             working_directory="/workspace",
             environment={},

@@ -37,6 +37,7 @@ import pytest
 
 from codingagents.launcher import session_dir, uids
 from codingagents.rewrite.anchors import read_anchors
+from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.places import AGENT_PATH
 from codingagents.rewrite.plan import anchor_sources, plan_session, uid_plan
 from codingagents.rewrite.reading import read_config
@@ -404,7 +405,7 @@ def _run_supervisor(order: _Order) -> Session:
         engine="local",
         uids=uid_plan(order.uid_base, [server.name for server in parsed.active]),
         secret_names_available={"TOKEN"},
-        anchors=read_anchors(anchor_sources(parsed), parsed.file),
+        anchors=read_anchors(anchor_sources(parsed), parsed.file, OverrideStore(Path("/nonexistent/overrides"))),
         command=order.command,
         working_directory=str(order.where.open),
         environment={"PATH": AGENT_PATH},

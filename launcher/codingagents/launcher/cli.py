@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from codingagents.launcher import completion, config_cmd, container_side
+from codingagents.launcher import completion, config_cmd, container_side, trust_cli
 from codingagents.launcher.run import DEFAULT_AGENT, RunOptions, run
 from codingagents.launcher.terminal import PROGRAM, say, say_briefly
 from codingagents.rewrite import foreground, places
 from codingagents.rewrite.clients.known import CLIENTS
+from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.secrets import parse_option
 from codingagents.trust.commandline import Parser
 from codingagents.trust.errors import (
@@ -136,10 +137,13 @@ def _main(arguments: list[str]) -> int:
     if options.action == "completion":
         sys.stdout.write(completion.script(parser, options.shell))
         return EXIT_OK
+    if options.action == "trust":
+        return trust_cli.main(options)
     if options.action == "helper":
         foreground.become(options, os.environ)
     if options.config_action == "check":
-        return config_cmd.check(options.file, as_json=options.json)
+        overrides = OverrideStore(Path.home() / places.HOST_CONFIG / places.OVERRIDES)
+        return config_cmd.check(options.file, overrides, as_json=options.json)
     return config_cmd.render(options.file, client=options.client, as_json=options.json)
 
 
@@ -175,6 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(actions.add_parser("run", usage=_RUN_USAGE, **_text(_RUN_HELP)))
     _add_config(actions.add_parser("config", **_text("Validate a configuration, and show what each client would get.")))
     _add_helper(actions.add_parser("helper", **_text("Run one helper in the foreground, or list those of a session.")))
+    trust_cli.add_parsers(actions)
     for name, text in container_side.COMMANDS.items():
         actions.add_parser(name, help=text, add_help=False)
     shell = actions.add_parser(

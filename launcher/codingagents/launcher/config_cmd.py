@@ -20,6 +20,7 @@ from codingagents.rewrite.check import Row, check_expiry, describe
 from codingagents.rewrite.clients.base import Endpoint, loopback_url
 from codingagents.rewrite.clients.codex import passed_through
 from codingagents.rewrite.clients.known import CLIENTS, left_out
+from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.plan import anchor_sources, not_available
 from codingagents.rewrite.reading import read_config
 from codingagents.trust.errors import EXIT_OK, EXIT_REFUSED
@@ -29,17 +30,18 @@ from codingagents.trust.vocabulary import Secret
 _COLUMNS = ("server", "kind", "state", "target", "transport", "listen", "trust", "secrets", "client auth")
 
 
-def check(path: Path, *, as_json: bool) -> int:
+def check(path: Path, overrides: OverrideStore, *, as_json: bool) -> int:
     """Print one row for each server, and each warning to standard error; raises `AgentError` for the first mistake.
 
     Trust stores are read as a session would read them. `EXIT_REFUSED` where the file is right and a session would
     still refuse what it wishes for.
     """
     config, _ = read_config(path)
-    read_anchors(anchor_sources(config), config.file)
+    anchors = read_anchors(anchor_sources(config), config.file, overrides)
     refusals = list(not_available(config))
     today = datetime.datetime.now(datetime.UTC).date()
-    warnings = [*config.warnings, *check_expiry(config, today), *left_out(config)]
+    doubtful = (warning for each in anchors.values() for warning in each.warnings)
+    warnings = [*config.warnings, *doubtful, *check_expiry(config, today), *left_out(config)]
     rows = describe(config)
     if as_json:
         _print_json(

@@ -24,6 +24,7 @@ from codingagents.rewrite.anchors import read_anchors
 from codingagents.rewrite.check import check_expiry
 from codingagents.rewrite.clients.known import CLIENTS, left_out
 from codingagents.rewrite.config import Config
+from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.placeholders import expand_header
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
 from codingagents.rewrite.reading import read_config
@@ -68,6 +69,7 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
     agent = options.agent or config.session.agent or DEFAULT_AGENT
     plan = _uids(config, options.uid_base)
     workspace = choose_workspace(options.workspace, config)
+    anchors = read_anchors(anchor_sources(config), config.file, OverrideStore(options.base / places.OVERRIDES))
     spec = plan_session(
         config,
         session=session,
@@ -75,7 +77,7 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
         engine="local",
         uids=plan,
         secret_names_available=secrets,
-        anchors=read_anchors(anchor_sources(config), config.file),
+        anchors=anchors,
         command=list(options.command) or [agent],
         working_directory=workspace,
         environment=agent_environment(environment),
@@ -88,7 +90,8 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
     files = session_dir.place(session, base=options.base, directory=options.session_dir)
     engine.prepare()
     session_dir.create(files, spec)
-    for warning in (*config.warnings, *check_expiry(config, now.date()), *_left_out(config, agent)):
+    doubtful = (warning for each in anchors.values() for warning in each.warnings)
+    for warning in (*config.warnings, *doubtful, *check_expiry(config, now.date()), *_left_out(config, agent)):
         say(f"warning: {warning}")
     try:
         renewals = Renewals(

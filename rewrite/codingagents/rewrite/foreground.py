@@ -20,6 +20,7 @@ from codingagents.rewrite import foreground_plan as plan
 from codingagents.rewrite import places
 from codingagents.rewrite.anchors import read_anchors
 from codingagents.rewrite.check import check_expiry
+from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.plan import anchor_sources, required_secrets
 from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.secrets import FILE_NAME, SecretSource, gather, parse_option
@@ -111,13 +112,14 @@ def prepare(options: argparse.Namespace, environment: MutableMapping[str, str]) 
     read, _ = read_config(options.config or base / "config.toml")
     config = plan.only(read, options.server)
     expiring = check_expiry(config, datetime.datetime.now(datetime.UTC).date())
+    anchors = read_anchors(anchor_sources(config), config.file, OverrideStore(base / places.OVERRIDES))
     env_file = base / FILE_NAME
     helper = plan.plan_helper(
         config,
         address,
         auth,
         secrets=gather(required_secrets(config), sources, environment=environment, env_file=env_file),
-        anchors=read_anchors(anchor_sources(config), config.file),
+        anchors=anchors,
         uid=os.getuid(),
         gid=os.getgid(),
         bearer=Secret(randomness.token_urlsafe(32)),
@@ -129,7 +131,12 @@ def prepare(options: argparse.Namespace, environment: MutableMapping[str, str]) 
         env_file=str(env_file),
         events=None if options.events is None else os.path.abspath(options.events),
         as_json=options.json,
-        notes=[*plan.warnings_about(read, options.server), *expiring, *plan.notes(config)],
+        notes=[
+            *plan.warnings_about(read, options.server),
+            *(warning for each in anchors.values() for warning in each.warnings),
+            *expiring,
+            *plan.notes(config),
+        ],
     )
 
 

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from codingagents.rewrite.config import Config, RemoteServer
+from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.plan import check_secrets, unavailable, with_anchors
 from codingagents.rewrite.specs import ClientAuth, HelperSpec
 from codingagents.rewrite.tables import did_you_mean, quoted
@@ -82,7 +83,7 @@ def parse_client_auth(text: str) -> tuple[ClientAuth, ...]:
 def only(config: Config, name: str) -> Config:
     """Return `config` with the one server `name`, switched on.
 
-    `NotFoundError` where there is none, `ConfigError` for a command and for what a helper cannot do yet.
+    `NotFoundError` where there is none, `ConfigError` for a command.
     """
     found = [server for server in config.servers if server.name == name]
     if not found:
@@ -92,8 +93,6 @@ def only(config: Config, name: str) -> Config:
     (server,) = found
     if not isinstance(server, RemoteServer):
         raise ConfigError(f"{config.file}: [mcp_servers.{name}] has a command; a helper stands for a server with a url")
-    for problem in unavailable(server):
-        raise ConfigError(f"{config.file}: [mcp_servers.{name}] {problem}")
     return dataclasses.replace(config, servers=(dataclasses.replace(server, enabled=True),))
 
 
@@ -103,7 +102,7 @@ def plan_helper(
     client_auth: tuple[ClientAuth, ...] | None,
     *,
     secrets: Mapping[str, Secret],
-    anchors: Mapping[str, str],
+    anchors: Mapping[str, Anchors],
     uid: int,
     gid: int,
     bearer: Secret,

@@ -8,9 +8,11 @@ from typing import Final
 SESSION_SPEC: Final = "session.json"
 EVENT_LOG: Final = "events.jsonl"
 OPERATOR_SOCKET: Final = "operator.sock"  # root's, HTTP/1.1: what lives in the session now
+LAUNCHER_SOCKET: Final = "launcher.sock"  # the launcher's: `coding-agents trust reload`
 
 # Below the home directory of whoever runs sessions.
 HOST_CONFIG: Final = ".config/coding-agents"
+OVERRIDES: Final = "trust-overrides"  # in it: CAs that `coding-agents trust add` put beside a trust store
 TRUSTED: Final = "trusted"  # in it: what proves a session's log, SESSION with one of these suffixes
 KEY_SUFFIX: Final = ".pub"
 CHECKPOINT_SUFFIX: Final = ".checkpoint"
@@ -24,6 +26,7 @@ CLIENTS: Final = f"{RUN_ROOT}/clients"  # one sticky directory for each client's
 AGENT_HOME: Final = f"{RUN_ROOT}/home"
 SESSION_CA: Final = f"{RUN_ROOT}/session-ca.pem"  # signs the certificates of helpers that listen on https
 SOCKETS: Final = f"{RUN_ROOT}/mcp"  # NAME.sock of each helper that listens on a unix socket
+TRUST: Final = f"{RUN_ROOT}/trust"  # root's alone: NAME.pem, the trust anchors of each helper
 
 AGENT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # root's, as Debian has it

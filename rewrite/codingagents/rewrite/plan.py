@@ -12,9 +12,10 @@ from typing import Literal
 
 import msgspec
 
-from codingagents.rewrite.check import check_expiry
+from codingagents.rewrite.check import check_expiry, check_trust
 from codingagents.rewrite.clients.codex import passed_through
 from codingagents.rewrite.config import AnchorSource, CommandServer, Config, RemoteServer
+from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.specs import RemoteSpec, SessionSpec, UidPlan
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import ConfigError, UsageError
@@ -75,7 +76,7 @@ def plan_session(
     engine: Engine,
     uids: UidPlan,
     secret_names_available: Collection[str],
-    anchors: Mapping[str, str],
+    anchors: Mapping[str, Anchors],
     command: Sequence[str],
     working_directory: str,
     environment: Mapping[str, str],
@@ -85,8 +86,9 @@ def plan_session(
 ) -> SessionSpec:
     """Return the whole session as the supervisor is told it.
 
-    `anchors` maps the name of each https server to its PEM text. Raises `ConfigError` for what is not available yet,
-    for a secret that is not there, for pins past their date and for empty anchors; `UsageError` for an empty `command`.
+    `anchors` maps the name of each https server to what `anchors.read_anchors` found. Raises `ConfigError` for what is
+    not available yet, for a secret that is not there, for pins past their date and for empty anchors; `UsageError` for
+    an empty `command`.
     """
     for sentence in not_available(config):
         raise ConfigError(sentence)
@@ -114,17 +116,19 @@ def plan_session(
     )
 
 
-def with_anchors(config: Config, server: RemoteServer, anchors: Mapping[str, str]) -> RemoteSpec:
-    """Return what a helper is told of `server`, its trust anchors included; `ConfigError` where there are none."""
+def with_anchors(config: Config, server: RemoteServer, anchors: Mapping[str, Anchors]) -> RemoteSpec:
+    """Return what a helper is told of `server`, its trust anchors included; `ConfigError` where they cannot do."""
     if server.spec.tls is None:
         return server.spec
-    pem = anchors.get(server.name, "")
-    if "-----BEGIN CERTIFICATE-----" not in pem:
+    found = anchors.get(server.name)
+    if found is None or "-----BEGIN CERTIFICATE-----" not in found.pem:
         path = server.anchors.path if server.anchors is not None else None
         raise _table(config, server, ".tls").error(
             f"has no trust anchors: {path or 'the certifi package'} holds no PEM certificate"
         )
-    return msgspec.structs.replace(server.spec, tls=msgspec.structs.replace(server.spec.tls, anchors_pem=pem))
+    tls = msgspec.structs.replace(server.spec.tls, anchors_pem=found.pem, overrides=list(found.overrides))
+    check_trust(tls, _table(config, server, ".tls"))
+    return msgspec.structs.replace(server.spec, tls=tls)
 
 
 def check_secrets(config: Config, available: Collection[str]) -> None:
@@ -155,15 +159,7 @@ def not_available(config: Config) -> Iterator[str]:
         if isinstance(server, CommandServer):
             yield table.sentence("command servers are not available yet; set enabled = false to leave it out")
         else:
-            yield from map(table.sentence, (*_unavailable_in_a_session(server), *unavailable(server)))
-
-
-def unavailable(server: RemoteServer) -> Iterator[str]:
-    """Yield what a helper cannot do yet, wherever it runs."""
-    if server.client_cert is not None:
-        yield "tls.client_cert is not available yet; remove it and tls.client_key"
-    if server.anchors is not None and server.anchors.overrides:
-        yield 'tls.ca_overrides is not available yet; use ca = "custom"'
+            yield from map(table.sentence, _unavailable_in_a_session(server))
 
 
 def _unavailable_in_a_session(server: RemoteServer) -> Iterator[str]:

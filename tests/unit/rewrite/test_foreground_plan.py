@@ -15,6 +15,7 @@ from codingagents.rewrite.foreground_plan import (
     plan_helper,
     warnings_about,
 )
+from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.specs import HelperSpec
 from codingagents.trust import wire
@@ -38,9 +39,6 @@ allow_plaintext = true
 client_auth = []
 [mcp_servers.program]
 command = "npx"
-[mcp_servers.later]
-url = "https://a.example/"
-tls = { ca_overrides = ["corp"] }
 [session]
 network = "helpers"
 """
@@ -51,7 +49,7 @@ def plan(name: str, **changes: Any) -> HelperSpec:
         "address": Address(0),
         "client_auth": None,
         "secrets": {"TOKEN": Secret("t"), "OTHER": Secret("o")},
-        "anchors": {name: PEM},
+        "anchors": {name: Anchors(pem=PEM)},
         "uid": 1000,
         "gid": 100,
         "bearer": Secret("b"),
@@ -123,13 +121,12 @@ def test_it_goes_over_the_wire() -> None:
     ("name", "kind", "sentence"),
     [
         ("abb", NotFoundError, 'c.toml has no server "abb"; did you mean "ab"?'),
-        ("x\x1b", NotFoundError, 'c.toml has no server "x\\u001b"; it can have a, ab, dev, later, program'),
+        ("x\x1b", NotFoundError, 'c.toml has no server "x\\u001b"; it can have a, ab, dev, program'),
         (
             "program",
             ConfigError,
             "c.toml: [mcp_servers.program] has a command; a helper stands for a server with a url",
         ),
-        ("later", ConfigError, 'c.toml: [mcp_servers.later] tls.ca_overrides is not available yet; use ca = "custom"'),
     ],
 )
 def test_what_cannot_have_a_helper_is_said(name: str, kind: type[Exception], sentence: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from codingagents.rewrite.check import check_expiry, describe
 from codingagents.rewrite.config import AnchorSource, Config
+from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
 from codingagents.rewrite.specs import SessionSpec, UidPlan
@@ -36,7 +37,7 @@ def plan(config: Config, *, uids: UidPlan | None = None, **changes: Any) -> Sess
         "engine": "local",
         "uids": uids or uid_plan(300_000, [server.name for server in config.remotes]),
         "secret_names_available": {"GITHUB_TOKEN"},
-        "anchors": dict.fromkeys(anchor_sources(config), PEM),
+        "anchors": dict.fromkeys(anchor_sources(config), Anchors(pem=PEM)),
         "command": ["/usr/bin/true"],
         "working_directory": "/work",
         "environment": {"PATH": "/usr/bin"},
@@ -94,7 +95,7 @@ def test_a_placeholder_without_a_secret_is_named() -> None:
 @pytest.mark.parametrize("pem", ["", "-----BEGIN PRIVATE KEY-----"])
 def test_a_store_without_a_certificate_is_refused(pem: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        plan(parse_config(PINNED, "c.toml"), anchors={"github": pem})
+        plan(parse_config(PINNED, "c.toml"), anchors={"github": Anchors(pem=pem)})
     assert str(caught.value) == (
         "c.toml: [mcp_servers.github.tls] has no trust anchors: "
         "/etc/ssl/certs/ca-certificates.crt holds no PEM certificate"
@@ -118,9 +119,6 @@ NOT_YET = {
     'listen = "unix": nobody is told the bearer',
     '[mcp_servers.x]\nurl = "https://a.example"\ntls = { client_cert = "secret:C", client_key = "secret:K" }': (
         "[mcp_servers.x] tls.client_cert is not available yet; remove it and tls.client_key"
-    ),
-    '[mcp_servers.x]\nurl = "https://a.example"\ntls = { ca_overrides = ["corp"] }': (
-        '[mcp_servers.x] tls.ca_overrides is not available yet; use ca = "custom"'
     ),
 }
 

@@ -17,7 +17,7 @@ from codingagents.trust.errors import TrustError
 _INTEGER = 0x02
 _UTC_TIME = 0x17
 _GENERALIZED_TIME = 0x18
-_SEQUENCE = 0x30
+SEQUENCE = 0x30
 _VERSION = 0xA0  # [0] EXPLICIT
 _TIME = re.compile(r"\d{4}(?:0\d|1[0-2])[0-3]\d[0-2]\d[0-5]\d[0-5]\dZ", re.ASCII)  # RFC 5280: seconds, and Z
 
@@ -33,18 +33,18 @@ class Fields(NamedTuple):
 
 def fields(certificate: bytes) -> Fields:
     """Return the parts of a DER certificate, or raise `TrustError` for anything else."""
-    content, end = _element(certificate, 0, len(certificate), _SEQUENCE)
+    content, end = element(certificate, 0, len(certificate), SEQUENCE)
     if end != len(certificate):
         raise TrustError("a certificate has bytes after its end")
-    at, end = _element(certificate, content, end, _SEQUENCE)  # tbsCertificate
+    at, end = element(certificate, content, end, SEQUENCE)  # tbsCertificate
     if at < end and certificate[at] == _VERSION:
-        _, at = _element(certificate, at, end, _VERSION)
-    _, at = _element(certificate, at, end, _INTEGER)  # serialNumber
-    _, at = _element(certificate, at, end, _SEQUENCE)  # signature
+        _, at = element(certificate, at, end, _VERSION)
+    _, at = element(certificate, at, end, _INTEGER)  # serialNumber
+    _, at = element(certificate, at, end, SEQUENCE)  # signature
     parts = []
     for _ in Fields._fields:
         start = at
-        _, at = _element(certificate, at, end, _SEQUENCE)
+        _, at = element(certificate, at, end, SEQUENCE)
         parts.append(certificate[start:at])
     return Fields(*parts)
 
@@ -74,7 +74,7 @@ def self_issued(certificate: bytes) -> bool:
 def not_after(certificate: bytes) -> str:
     """Return until when a DER certificate is valid, as RFC 3339 in UTC, or raise `TrustError`."""
     validity = fields(certificate).validity
-    at, end = _element(validity, 0, len(validity), _SEQUENCE)
+    at, end = element(validity, 0, len(validity), SEQUENCE)
     _, _, at = _time(validity, at, end)  # notBefore
     kind, text, _ = _time(validity, at, end)
     if kind == _UTC_TIME:
@@ -87,12 +87,15 @@ def not_after(certificate: bytes) -> str:
 def _time(data: bytes, at: int, end: int) -> tuple[int, str, int]:
     """Return tag, text and end of the time at `at`."""
     kind = data[at] if at < end else 0
-    content, after = _element(data, at, end, _GENERALIZED_TIME if kind == _GENERALIZED_TIME else _UTC_TIME)
+    content, after = element(data, at, end, _GENERALIZED_TIME if kind == _GENERALIZED_TIME else _UTC_TIME)
     return kind, data[content:after].decode("ascii", "replace"), after
 
 
-def _element(data: bytes, at: int, limit: int, tag: int) -> tuple[int, int]:
-    """Return where the content of the element at `at` starts and ends; it must have `tag` and end by `limit`."""
+def element(data: bytes, at: int, limit: int, tag: int) -> tuple[int, int]:
+    """Return where the content of the element at `at` starts and ends; it must have `tag` and end by `limit`.
+
+    Raises `TrustError`.
+    """
     if at + 2 > limit or data[at] != tag:
         raise TrustError("a certificate is not DER of the expected shape")
     length, content = data[at + 1], at + 2

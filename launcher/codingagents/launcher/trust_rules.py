@@ -1,0 +1,84 @@
+"""CORE: whether certificates may become an override, and which of them is the top: what `trust add` refuses, and why.
+
+Judges what the certificates are, not who gave them: that a person vouches for one is the command's to find out. No I/O,
+no clock.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from codingagents.rewrite.certificates import CertificateFacts, describe, is_issued_by
+from codingagents.trust.errors import TrustError
+from codingagents.trust.terminal import printable
+
+MIN_RSA_BITS = 2048
+MIN_EC_BITS = 224
+_WEAK_HASHES = frozenset({"md5", "sha1"})
+_FOR_SERVERS = frozenset({"serverAuth", "any"})
+
+
+class Candidate(NamedTuple):
+    """Certificates that may become an override: DER, what each says, and which one all the others lead to."""
+
+    certificates: tuple[bytes, ...]
+    facts: tuple[CertificateFacts, ...]
+    top: CertificateFacts
+
+
+def judge(certificates: Sequence[bytes], *, leaf: bool, now: datetime.datetime) -> Candidate:
+    """Return the candidate, or raise `TrustError` with the first reason against it.
+
+    Without `leaf`: CAs only, all of one tree. With it, exactly one certificate, of any kind.
+    """
+    facts = tuple(map(describe, certificates))
+    for each in facts:
+        _check(each, leaf=leaf, now=now)
+    if leaf and len(facts) > 1:
+        raise TrustError(f"--leaf trusts one certificate, and these are {len(facts)}; give a file with that one alone")
+    tops = [index for index in range(len(facts)) if facts[index].self_signed or not _has_issuer(index, certificates)]
+    if len(tops) != 1:
+        names = "; ".join(printable(facts[index].subject) for index in tops)
+        raise TrustError(f"these are {len(tops)} unrelated authorities ({names}); add each under a name of its own")
+    return Candidate(tuple(certificates), facts, facts[tops[0]])
+
+
+def top_of_chain(chain: Sequence[bytes]) -> bytes:
+    """Return the highest certificate that the first one of `chain` leads to, by names and signatures.
+
+    `chain` is as a server sent it: the leaf first, the rest in any order, and maybe more than belongs to it.
+    """
+    current, left = chain[0], list(chain[1:])
+    while True:
+        issuer = next((each for each in left if is_issued_by(current, each)), None)
+        if issuer is None:
+            return current
+        left.remove(issuer)
+        current = issuer
+
+
+def _has_issuer(index: int, certificates: Sequence[bytes]) -> bool:
+    return any(is_issued_by(certificates[index], other) for at, other in enumerate(certificates) if at != index)
+
+
+def _check(facts: CertificateFacts, *, leaf: bool, now: datetime.datetime) -> None:
+    name = printable(facts.subject) or facts.sha256
+    if facts.not_after <= now:
+        raise TrustError(f"{name} has expired on {facts.not_after:%Y-%m-%d}; get its successor from whoever runs it")
+    if facts.not_before > now:
+        raise TrustError(f"{name} is not valid before {facts.not_before:%Y-%m-%d}; check this machine's clock")
+    if facts.key_kind in ("DSA", "other") or (
+        facts.key_bits < {"RSA": MIN_RSA_BITS, "EC": MIN_EC_BITS}.get(facts.key_kind, 0)
+    ):
+        raise TrustError(f"{name} has a key that is too weak ({facts.key_kind}, {facts.key_bits} bits); get another CA")
+    if facts.signature_hash in _WEAK_HASHES:
+        raise TrustError(f"{name} is signed with {facts.signature_hash}, which can be forged; get a newer certificate")
+    if facts.extended_key_usage and not _FOR_SERVERS & set(facts.extended_key_usage):
+        raise TrustError(f"{name} is not for TLS servers, by its extended key usage; get the CA that signs servers")
+    if not facts.is_ca and not leaf:
+        raise TrustError(
+            f"{name} is no certificate authority; give the CA that issued it ({printable(facts.issuer)}), "
+            "or trust this certificate alone with --leaf"
+        )

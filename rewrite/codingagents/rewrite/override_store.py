@@ -1,0 +1,174 @@
+"""SHELL: the store of overrides: `~/.config/coding-agents/trust-overrides/`, 0700, two files of mode 0600 for each.
+
+`NAME.pem` holds the certificates, `NAME.toml` what is known of them and the SHA-256 of the first. The second is the
+commit point: certificates that no `NAME.toml` names are not there. A replacement is written beside the old certificates
+and takes their place after the commit; whichever of the two files the TOML names is the one that counts. So the store
+is as it was or as it was asked to be, wherever a writer died (ADR 20), and the next writer clears what was left.
+
+Readers and writers hold flock(2) on the directory. Decides nothing about whom to trust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import hashlib
+import os
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from codingagents.rewrite.certificates import parse_certificates, to_pem
+from codingagents.rewrite.overrides import Override, from_toml, parse_name, to_toml
+from codingagents.rewrite.private_files import private_directory, read_private, replace_private
+from codingagents.rewrite.tables import Table, quoted
+from codingagents.trust.errors import AgentError, ConfigError, NotFoundError, TrustError, UsageError
+
+MAX_PEM = 1024 * 1024  # bytes, of one override
+MAX_TOML = 64 * 1024
+
+_PEM, _NEXT, _TOML = ".pem", ".pem-next", ".toml"
+
+
+class StoredOverride(NamedTuple):
+    """One override with its certificates, as DER; a chain may hold intermediates beside its root."""
+
+    override: Override
+    certificates: tuple[bytes, ...]
+
+
+class OverrideStore:
+    """The overrides of one user. A directory that is not there is an empty store."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is made with mode 0700 by the first `add`; nothing is touched before."""
+        self._directory = directory
+
+    def all(self) -> list[StoredOverride]:
+        """Return every override, in order of name. Raises `ConfigError` for a store that cannot be relied on."""
+        with self._locked(fcntl.LOCK_SH) as directory:
+            return [] if directory is None else [_read(directory, name) for name in _names(directory)]
+
+    def get(self, name: str) -> StoredOverride:
+        """Return the override `name`; `NotFoundError` with the nearest name, or `ConfigError`."""
+        with self._locked(fcntl.LOCK_SH) as directory:
+            _check_known(name, directory)
+            assert directory is not None
+            return _read(directory, name)
+
+    def add(self, override: Override, certificates: Sequence[bytes], *, replace: bool = False) -> None:
+        """Keep `override` with its DER `certificates`, wholly or not at all.
+
+        `UsageError` where the name is taken and `replace` is not set, `AgentError` where the file system refuses.
+        """
+        name = parse_name(override.name)
+        pem = to_pem(tuple(certificates)).encode()
+        digest = hashlib.sha256(pem).hexdigest()
+        with self._locked(fcntl.LOCK_EX, create=True) as directory:
+            assert directory is not None
+            if name in _names(directory) and not replace:
+                raise UsageError(f"there is an override {quoted(name)} already; give --replace, or another name")
+            _clear(directory)
+            replace_private(directory / f"{name}{_NEXT}", pem)
+            _sync(directory)  # the certificates are on disk under their name before anything refers to them
+            replace_private(directory / f"{name}{_TOML}", to_toml(override, digest).encode())
+            _clear(directory)
+            _sync(directory)
+
+    def remove(self, name: str) -> None:
+        """Forget `name`, which need not be readable; `NotFoundError` with the nearest name."""
+        with self._locked(fcntl.LOCK_EX) as directory:
+            _check_known(name, directory)
+            assert directory is not None
+            try:
+                (directory / f"{name}{_TOML}").unlink()
+            except OSError as error:
+                raise AgentError(f"cannot remove {directory / name}{_TOML}: {error.strerror}") from None
+            _clear(directory)
+            _sync(directory)
+
+    @contextlib.contextmanager
+    def _locked(self, operation: int, *, create: bool = False) -> Iterator[Path | None]:
+        """Yield the checked directory while its lock is held, or None where there is none."""
+        directory = private_directory(self._directory, create=create)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield None
+            return
+        except OSError as error:
+            raise ConfigError(f"cannot open {directory}: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, operation)
+            yield directory
+        finally:
+            os.close(descriptor)
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(each.name.removesuffix(_TOML) for each in directory.glob(f"[!.]*{_TOML}"))
+
+
+def _check_known(name: str, directory: Path | None) -> None:
+    names = [] if directory is None else _names(directory)
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1)
+        remedy = f"did you mean {quoted(nearest[0])}?" if nearest else "see: coding-agents trust list"
+        raise NotFoundError(f"there is no trust override {quoted(name)}; {remedy}")
+
+
+def _read(directory: Path, name: str) -> StoredOverride:
+    path = directory / f"{name}{_TOML}"
+    remedy = f"run: coding-agents trust remove {name}, and add it again"
+    try:
+        parse_name(name)
+        text = read_private(path, limit=MAX_TOML).decode()
+        override, digest = from_toml(Table(tomllib.loads(text), str(path)), name)
+        return StoredOverride(override, tuple(parse_certificates(_pem(directory, name, digest), f"{name}{_PEM}")))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, UsageError):
+        raise ConfigError(f"{path} is not as it was written; {remedy}") from None
+    except (FileNotFoundError, TrustError):
+        raise ConfigError(f"{directory / name}{_PEM} is not what {name}{_TOML} names; {remedy}") from None
+
+
+def _pem(directory: Path, name: str, digest: str) -> bytes:
+    """Return the certificates' file that has `digest`: the one in its place, or one on the way there."""
+    for suffix in (_PEM, _NEXT):
+        with contextlib.suppress(FileNotFoundError):
+            content = read_private(directory / f"{name}{suffix}", limit=MAX_PEM)
+            if hashlib.sha256(content).hexdigest() == digest:
+                return content
+    raise FileNotFoundError
+
+
+def _clear(directory: Path) -> None:
+    """Finish or undo what a writer left, this one's last step included: each file of certificates is named, or goes."""
+    names = set(_names(directory))
+    try:
+        for path in directory.iterdir():
+            if path.suffix == _NEXT and path.stem in names and _is_named(directory, path):
+                os.replace(path, path.with_suffix(_PEM))
+        for path in directory.iterdir():
+            if path.suffix == _NEXT or path.name[0] == "." or (path.suffix == _PEM and path.stem not in names):
+                path.unlink()
+    except OSError as error:
+        raise AgentError(f"cannot clear {directory}: {error.strerror}") from None
+
+
+def _is_named(directory: Path, path: Path) -> bool:
+    """Whether the TOML beside `path` names just these certificates."""
+    with contextlib.suppress(AgentError, ValueError, FileNotFoundError):
+        text = read_private(directory / f"{path.stem}{_TOML}", limit=MAX_TOML).decode()
+        digest = tomllib.loads(text).get("pem_sha256")
+        return hashlib.sha256(read_private(path, limit=MAX_PEM)).hexdigest() == digest
+    return False
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,13 +12,14 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from codingagents.rewrite.specs import HeaderTemplate, RemoteSpec
+from codingagents.rewrite.specs import ControlTrust, HeaderTemplate, RemoteSpec
 from codingagents.supervisor.early import ZygoteProcess
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.helpers import HelperKeeper
 from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.slots import Slot
+from codingagents.supervisor.trust_snapshot import Snapshots
 from codingagents.trust import checkpoint
 from codingagents.trust.encoding import decode_line
 from codingagents.trust.events import (
@@ -74,11 +75,13 @@ class SpawningZygote:
         self._children = children
         self._scripts = scripts
         self.lives = 0
+        self.meanwhile: Callable[[], None] = lambda: None  # what happens while it makes one
 
     async def clone(self, server: str, channel: socket.socket, listener: socket.socket) -> Child:
         script = self._scripts[min(self.lives, len(self._scripts) - 1)]
         self.lives += 1
         await trio.lowlevel.checkpoint()
+        self.meanwhile()
         fds = {2: 2, 3: channel.fileno(), 4: listener.fileno()}
         return self._children.spawn([sys.executable, "-I", "-c", HELPER + script], env={}, fds=fds)
 
@@ -93,6 +96,9 @@ class Scene:
         log = EventLog(self.descriptor, SESSION, sign)
         children = Children()
         self.reaper = Reaper(children)
+        self.answers: list[ControlTrust] = []  # that the launcher would get
+        self.complaints: list[str] = []
+        self.trust_changes: list[None] = []
         self.zygote = SpawningZygote(children, scripts)
         self.keeper = HelperKeeper(
             slot,
@@ -102,6 +108,9 @@ class Scene:
             log=log,
             agent_uid=7,
             secrets=SECRETS,
+            snapshots=Snapshots(self.complaints.append, str(directory)),
+            answer=self.answers.append,
+            trust_changed=lambda: self.trust_changes.append(None),
         )
 
     @property

@@ -22,6 +22,7 @@ from codingagents.rewrite.specs import ControlCheckpoint, SessionSecrets, Sessio
 from codingagents.supervisor import (
     agent_plan,
     complaints,
+    expiry,
     kernel,
     operator_socket,
     processes,
@@ -37,6 +38,7 @@ from codingagents.supervisor.control import Control
 from codingagents.supervisor.early import StubProcess, ZygoteProcess
 from codingagents.supervisor.ending import Ending, Made
 from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.expiry_watch import ExpiryWatch
 from codingagents.supervisor.helper_report import HelperReport
 from codingagents.supervisor.helpers import HelperKeeper
 from codingagents.supervisor.layers import Facts
@@ -44,6 +46,7 @@ from codingagents.supervisor.processes import Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.sessionfiles import open_event_log, read_session_spec
 from codingagents.supervisor.slots import bind_slots
+from codingagents.supervisor.trust_snapshot import Snapshots
 from codingagents.supervisor.zygote_keeper import ZygoteKeeper
 from codingagents.trust import checkpoint, errors
 from codingagents.trust.errors import AgentError, EventLogError, ProcessError
@@ -210,6 +213,10 @@ class Session:
         services.start_soon(zygote.run, functools.partial(self._record, log))
         self._made.slots += bind_slots(self._spec)
         self._scrubber.learn(granted.secrets)
+        snapshots = Snapshots(complain)
+        watch = ExpiryWatch(self._ends, functools.partial(self._record, log))
+        control = self._control
+        assert control is not None
         for slot in self._made.slots:
             self._scrubber.learn({f"local bearer of {slot.remote.name}": slot.bearer})
             keeper = HelperKeeper(
@@ -220,11 +227,18 @@ class Session:
                 log=log,
                 agent_uid=self._spec.uids.agent,
                 secrets=granted.secrets,
+                snapshots=snapshots,
+                answer=control.send,
+                trust_changed=watch.changed,
             )
             self._made.keepers.append(keeper)
             services.start_soon(keeper.run)
+        services.start_soon(watch.run)
         report = HelperReport(self._spec.session, self._made.keepers)
         services.start_soon(operator_socket.serve, self._dir, report.document, complain)
+
+    def _ends(self) -> list[expiry.End]:
+        return [end for keeper in self._made.keepers for end in keeper.ends()]
 
     def _record(self, log: EventLog, event: AnyEvent) -> None:
         with contextlib.suppress(EventLogError):  # counted as lost by the log; a gap event will tell

@@ -1,7 +1,7 @@
 """SHELL: the control descriptor between launcher and supervisor: secrets in, checkpoints and notices out.
 
 A socket goes both ways, and its EOF means that the launcher died. A pipe or file (an engine's standard input) only
-brings the first line. Everything read is bounded. What is done about renewed secrets is not decided here.
+brings the first line. Everything read is bounded. What is done about renewals is not decided here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import deque
 
 import trio
 
-from codingagents.rewrite.specs import AnyControl, RenewedSecrets, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, AnyRenewal, SessionSecrets
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError
 
@@ -51,7 +51,7 @@ class Control:
                 self.secrets_came.set()
                 return wire.decode(SessionSecrets, first)
 
-    async def next_renewal(self) -> RenewedSecrets | None:
+    async def next_renewal(self) -> AnyRenewal | None:
         """Return the next line after the first, or None when the launcher is gone; never, where this is no socket.
 
         `WireError` where the line is not what it must be; the next one may be.
@@ -63,7 +63,8 @@ class Control:
             if not data:
                 return None
             self._lines.extend(self._buffer.feed(data))
-        return wire.decode(RenewedSecrets, self._lines.popleft())
+        renewal: AnyRenewal = wire.decode(AnyRenewal, self._lines.popleft())
+        return renewal
 
     def send(self, message: AnyControl) -> None:
         """Send a message if the launcher listens; what it does not read in time is not worth blocking for.

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import trio
 
-from codingagents.rewrite.specs import HelperSpec, NewSecrets, Ping
+from codingagents.rewrite.specs import AnyHelperCommand, HelperSpec, Ping
 from codingagents.supervisor import health, helper_layers
 from codingagents.supervisor.health import Cause, Health, Probe, Verdict
 from codingagents.supervisor.helper_channel import HelperChannel
@@ -42,8 +42,17 @@ class Keeper(Protocol):
     def happened(self, what: Happened) -> object:
         """Change the helper's state."""
 
+    def started(self, ready: facts.Ready) -> None:
+        """Note that the helper holds what it was given at its start; `WireError` where it says otherwise."""
+
     def secrets_answered(self, *, taken: bool) -> None:
         """Note what became of a `NewSecrets`; `WireError` where none was sent."""
+
+    def trust_answered(self, answer: facts.TrustTaken) -> None:
+        """Note and record what became of a `NewTrust`; `WireError` where none was sent, or it says what cannot be."""
+
+    def upstream_trusted(self, seen: facts.UpstreamTrusted) -> None:
+        """Note why the newest connection to the server is trusted; `WireError` where that cannot be."""
 
 
 class HelperLife:
@@ -92,9 +101,14 @@ class HelperLife:
         self._children.signal(self.child, signal.SIGKILL)
         return await self._reaper.wait(self.child), self._reason
 
-    def offer(self, command: NewSecrets) -> None:
-        """Tell it new secrets."""
+    def offer(self, command: AnyHelperCommand) -> None:
+        """Tell it new secrets or trust."""
         self._channel.tell(command)
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it has been ready to serve."""
+        return self._is_ready.is_set()
 
     async def count(self, seconds: float) -> None:
         """Have `counts` of now, if it answers within so many seconds."""
@@ -145,8 +159,7 @@ class HelperLife:
             self._better("probe")
 
     def _hear_of_upstream(self, said: facts.UpstreamHealth) -> None:
-        if not self._is_ready.is_set():
-            raise WireError("it was not ready, and has been upstream")
+        self._demand_ready()
         if said.state == "failing":
             self._worse("upstream", f"the upstream fails: {said.error_type}")
         else:
@@ -184,9 +197,16 @@ class HelperLife:
             case facts.Ready():
                 self._hear_ready(fact)
             case facts.SecretsTaken():  # as many as were offered
+                self._demand_ready()
                 self._keeper.secrets_answered(taken=fact.problem is None)
                 self._keeper.record(stamp(fact, self._source))
+            case facts.TrustTaken():  # likewise
+                self._demand_ready()
+                self._keeper.trust_answered(fact)
             case _:
+                if isinstance(fact, facts.UpstreamTrusted):
+                    self._demand_ready()
+                    self._keeper.upstream_trusted(fact)
                 if self._quota.take(trio.current_time(), 1 + size // _BYTES_A_TOKEN):
                     self._tell_dropped()
                     self._keeper.record(stamp(fact, self._source))
@@ -194,11 +214,16 @@ class HelperLife:
     def _hear_ready(self, ready: facts.Ready) -> None:
         if self._is_ready.is_set():
             raise WireError("ready twice")
+        self._keeper.started(ready)
         self._is_ready.set()
         self._keeper.happened(Happened.READY)
         self._keeper.record(stamp(ready, self._source))
         rows = helper_layers.report(ready, self._source.pid, self._source.uid)
         self._keeper.record(LayerReport(role=Role.HELPER.value, layers=rows, server=self._source.server))
+
+    def _demand_ready(self) -> None:
+        if not self._is_ready.is_set():
+            raise WireError("it was not ready, and did what comes after that")
 
     def _tell_dropped(self) -> None:
         if dropped := self._quota.forgive() + self._changes.forgive():

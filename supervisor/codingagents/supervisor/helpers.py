@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+import msgspec
 import trio
 
 from codingagents.rewrite.placeholders import names as placeholder_names
-from codingagents.rewrite.specs import HelperSpec, NewSecrets
-from codingagents.supervisor import unavailable
+from codingagents.rewrite.specs import ControlTrust, HelperSpec, NewSecrets, RemoteSpec, TlsSpec
+from codingagents.supervisor import expiry, unavailable
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.helper_channel import HelperChannel
 from codingagents.supervisor.helper_events import Source
 from codingagents.supervisor.helper_life import HelperLife
 from codingagents.supervisor.helper_listing import HelperRow, Totals
-from codingagents.supervisor.helper_secrets import HelperSecrets
+from codingagents.supervisor.helper_trust import HelperTrust, reloaded, starting
 from codingagents.supervisor.lifecycle import MAX_BACKOFF_SECONDS, Do, Happened, Helper, State, step
+from codingagents.supervisor.offers import Offers
 from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.slots import Slot
-from codingagents.trust.errors import AgentError, EventLogError, ProcessError
-from codingagents.trust.events import AnyEvent, HelperDraining, HelperFailed, HelperStarting, HelperStopped
+from codingagents.supervisor.trust_seen import TrustSeen
+from codingagents.supervisor.trust_snapshot import Snapshots
+from codingagents.trust import facts
+from codingagents.trust.errors import AgentError, EventLogError, ProcessError, WireError
+from codingagents.trust.events import AnyEvent, HelperDraining, HelperFailed, HelperStopped
 from codingagents.trust.vocabulary import Secret
 
 _COUNT_SECONDS: Final = 0.5  # for a helper to say how much it has done
@@ -53,24 +58,41 @@ class HelperKeeper:
         log: EventLog,
         agent_uid: int,
         secrets: Mapping[str, Secret],
+        snapshots: Snapshots,
+        answer: Callable[[ControlTrust], object],
+        trust_changed: Callable[[], object],
     ) -> None:
-        """Give the helper only those of `secrets` that its headers name; one that is missing is a `ProcessError`."""
+        """Give the helper only those of `secrets` that it needs; one that is missing is a `ProcessError`.
+
+        `answer` gets one answer to each `renew_trust`; `trust_changed` is called where `ends` has something new.
+        """
         self.slot = slot
         self._zygote = zygote
         self._children = children
         self._reaper = reaper
         self._log = log
         self._agent_uid = agent_uid
-        needed = {name for header in slot.remote.headers for name in placeholder_names(header.template)}
+        needed = needed_secrets(slot.remote)
         if missing := sorted(needed - secrets.keys()):
             raise ProcessError(f"server {slot.remote.name} needs secrets that did not come: {', '.join(missing)}")
-        self._secrets = HelperSecrets({name: secrets[name] for name in sorted(needed)})
+        self._secrets = Offers({name: secrets[name] for name in sorted(needed)})
+        tls = slot.remote.tls
+        self._trust = None if tls is None else HelperTrust(slot.remote.name, tls)
+        self._snapshots = snapshots
+        self._answer = answer
+        self._trust_changed = trust_changed
+        self._seen = TrustSeen(slot.remote.name)
         self._machine = Helper()
         self._life: HelperLife | None = None
         self._attempts = 0
         self._totals = Totals()  # of the processes that ended
         self._stopping = trio.Event()
         self.ended = trio.Event()  # nothing more is recorded of this helper
+
+    @property
+    def server(self) -> str:
+        """The server's name."""
+        return self.slot.remote.name
 
     @property
     def state(self) -> State:
@@ -86,8 +108,29 @@ class HelperKeeper:
 
     def renew(self, secrets: Mapping[str, Secret]) -> None:
         """Take the new values of what this server needs, and have the live helper attach them from now on."""
-        if self._secrets.renew(secrets) and self._life is not None:
+        new = {name: secrets[name] for name in self._secrets.current if name in secrets}
+        if not new:
+            return
+        self._secrets.current = self._secrets.current | new
+        if self._life is not None:
             self._life.offer(NewSecrets(secrets=self._secrets.offered()))
+
+    def renew_trust(self, tls: TlsSpec) -> None:
+        """Have the server trusted by this from now on, if its helper can; `answer` is told in any case."""
+        name = self.server
+        if self._trust is None:
+            self._answer(ControlTrust(server=name, store_sha256="", problem="it is reached without TLS"))
+        elif self.state in (State.FAILED, State.STOPPED, State.DRAINING):
+            self._answer(self._trust.refusal(f"its helper is {self.state.value}, and serves no more in this session"))
+        else:
+            self._trust.renew(tls)
+            if self._life is not None:
+                self._life.offer(self._trust.offered())
+
+    def ends(self) -> list[expiry.End]:
+        """Return when the trust in this server ends: its pins, added CAs, and the certificate that was seen last."""
+        of_trust = [] if self._trust is None else expiry.ends_of_trust(self.server, self._trust.tls)
+        return of_trust if self._seen.leaf is None else [*of_trust, self._seen.leaf]
 
     async def stop(self, grace: float) -> None:
         """Drain: TERM, then KILL after `grace` seconds.
@@ -100,7 +143,7 @@ class HelperKeeper:
             return
         child = self._life.child
         if self._children.signal(child, signal.SIGTERM):
-            self.record(HelperDraining(server=self.slot.remote.name, deadline_ms=round(grace * 1000)))
+            self.record(HelperDraining(server=self.server, deadline_ms=round(grace * 1000)))
         with trio.move_on_after(grace):
             await self._reaper.wait(child)
             return
@@ -115,7 +158,7 @@ class HelperKeeper:
         counts = None if life is None else life.counts
         totals = self._totals.plus(counts)
         return HelperRow(
-            server=self.slot.remote.name,
+            server=self.server,
             state=self.state.value,
             uid=self.slot.uid,
             pid=None if life is None else life.child.pid,
@@ -141,7 +184,7 @@ class HelperKeeper:
             delay = round(self._machine.backoff * 1000) if command is Do.WAIT else None
             self.record(
                 HelperStopped(
-                    server=self.slot.remote.name,
+                    server=self.server,
                     user_id=self.slot.uid,
                     process_pid=pid,
                     exit_code=code,
@@ -150,7 +193,9 @@ class HelperKeeper:
                 )
             )
             if command is Do.GIVE_UP:
-                self.record(HelperFailed(server=self.slot.remote.name, reason=f"too many restarts; last: {reason}"))
+                self.record(HelperFailed(server=self.server, reason=f"too many restarts; last: {reason}"))
+                if self._trust is not None:
+                    self._tell(self._trust.give_up("its helper has failed, and serves no more in this session"))
                 await self._answer_in_its_place()
                 return
             if command is not Do.WAIT:
@@ -172,10 +217,12 @@ class HelperKeeper:
 
     async def _live_once(self) -> tuple[int, int, str]:
         """Make a helper and return (pid, exit code, reason) when it has ended."""
-        name = self.slot.remote.name
-        starting = HelperStarting(server=name, user_id=self.slot.uid, attempt=self._attempts)
+        name = self.server
+        remote = self._remote()
+        if remote.tls is not None:
+            self.record(self._snapshots.take(name, remote.tls))
         # A helper is a grant in action: what cannot be recorded is not made, until it can be.
-        while not self.record(starting):
+        while not self.record(starting(remote, self.slot.uid, self._attempts)):
             with trio.move_on_after(MAX_BACKOFF_SECONDS):
                 await self._stopping.wait()
                 return 0, 1, "stopped while the event log could not be written"
@@ -197,16 +244,26 @@ class HelperKeeper:
             children=self._children,
             reaper=self._reaper,
         )
-        ended, reason = await life.run(self._spec())
+        if self._trust is not None and self._trust.tls is not remote.tls:  # renewed while the zygote worked
+            life.offer(self._trust.offered())
+        ended, reason = await life.run(self._spec(remote))
         # What it may have forked has the same secrets and the listening socket of the next one.
         self._children.signal_users({self.slot.uid}, signal.SIGKILL)
         self._life = None
         self._totals = self._totals.plus(life.counts)
+        if self._trust is not None and not life.was_ready:
+            self._tell(self._trust.failed(reason or ended.how))
         return child.pid, ended.code, reason or ended.how
 
-    def _spec(self) -> HelperSpec:
+    def _remote(self) -> RemoteSpec:
+        """Return what the next helper is told of its server."""
+        if self._trust is None:
+            return self.slot.remote
+        return msgspec.structs.replace(self.slot.remote, tls=self._trust.given())
+
+    def _spec(self, remote: RemoteSpec) -> HelperSpec:
         return HelperSpec(
-            remote=self.slot.remote,
+            remote=remote,
             uid=self.slot.uid,
             gid=self.slot.uid,
             agent_uid=self._agent_uid,
@@ -223,9 +280,37 @@ class HelperKeeper:
         self._machine, command = step(self._machine, what, trio.current_time())
         return command
 
+    def started(self, ready: facts.Ready) -> None:
+        """Note that the helper holds what it was given at its start; `WireError` where it says otherwise."""
+        self._secrets.started()
+        if self._trust is not None:
+            self._tell(self._trust.started(ready.store_sha256))
+
     def secrets_answered(self, *, taken: bool) -> None:
         """Note whether the helper took what it was offered last; `WireError` where that was nothing."""
         self._secrets.answered(taken=taken)
+
+    def trust_answered(self, answer: facts.TrustTaken) -> None:
+        """Record what became of the oldest `NewTrust` and tell the launcher; `WireError` where that cannot be."""
+        if self._trust is None:
+            raise WireError("it was asked nothing about trust, and answered")
+        told = self._trust.answered(answer)
+        if told.problem is None:
+            self.record(self._snapshots.take(self.server, self._trust.held))
+        self._tell([told])
+
+    def upstream_trusted(self, seen: facts.UpstreamTrusted) -> None:
+        """Note why the newest connection is trusted, and until when its certificate holds; `WireError` for nonsense."""
+        if self._seen.note(seen, trio.current_time()):
+            self._trust_changed()
+
+    def _tell(self, answers: Sequence[ControlTrust]) -> None:
+        """Record and give the launcher what became of the trust that it sent."""
+        for answer in answers:
+            self.record(reloaded(answer))
+            self._answer(answer)
+        if answers:
+            self._trust_changed()
 
     def record(self, event: AnyEvent) -> bool:
         """Append to the log; False where that cannot be."""
@@ -234,3 +319,10 @@ class HelperKeeper:
         except EventLogError:
             return False  # counted as lost by the log; a gap event will tell
         return True
+
+
+def needed_secrets(remote: RemoteSpec) -> frozenset[str]:
+    """Return the names of the secrets that a helper of `remote` needs: its headers' and its client certificate's."""
+    needed = frozenset().union(*(placeholder_names(header.template) for header in remote.headers))
+    certificate = None if remote.tls is None else remote.tls.client_certificate
+    return needed if certificate is None else needed | {certificate.chain, certificate.key}

@@ -127,6 +127,7 @@ def _fill(dirs: RunDirs) -> None:
             raise ProcessError(f"cannot have a tmpfs on {path}: {error.strerror}; let the engine mount one") from None
     _make_directory(places.CLIENTS, 0o755)
     _make_directory(places.SOCKETS, 0o755)
+    _make_directory(places.TRUST, 0o700)
     _make_directory(places.AGENT_HOME, 0o700)
     os.chown(places.AGENT_HOME, *dirs.owner)
 

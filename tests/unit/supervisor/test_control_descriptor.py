@@ -139,8 +139,8 @@ def test_renewed_secrets_come_after_the_first_line(pair: Pair, together: bool) -
             if not together:
                 pair.launcher.sendall(lines[-1][-5:])
             second = await pair.control.next_renewal()
-            assert first is not None
-            assert second is not None
+            assert isinstance(first, RenewedSecrets)
+            assert isinstance(second, RenewedSecrets)
             assert [each.secrets["A"].reveal() for each in (first, second)] == ["one", "two"]
 
     trio.run(scene)

@@ -63,7 +63,7 @@ for line in lines: pass
 
     scene.play(act)
     starting, ready, layers, request, refused, draining, stopped = scene.events
-    assert starting == HelperStarting(server="github", user_id=1234, attempt=1)
+    assert starting == HelperStarting(server="github", user_id=1234, attempt=1, credential="without-pin")
     assert isinstance(ready, HelperReady)
     assert (ready.server, ready.user_id, ready.open_fds) == ("github", 1234, ["socket"])
     assert ready.listen == slot.origin

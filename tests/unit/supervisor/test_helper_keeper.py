@@ -20,6 +20,7 @@ from codingagents.supervisor.lifecycle import State
 from codingagents.supervisor.processes import Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.slots import Slot, bind_slot
+from codingagents.supervisor.trust_snapshot import Snapshots
 from codingagents.supervisor.zygote_client import Zygote
 from codingagents.trust.errors import ProcessError
 from codingagents.trust.events import (
@@ -57,7 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             "tell(fact='upstream-health', state='ok', error_type=None)\ntime.sleep(60)",
             "sent what is no fact: it was not",
         ),
-        ("tell(fact='secrets-taken', names=[])\ntime.sleep(60)", "sent what is no fact: secrets were answered for"),
+        ("tell(fact='secrets-taken', names=[])\ntime.sleep(60)", "sent what is no fact: it was not ready"),
         (PONG, "sent what is no fact: a ping 1 was answered that was not asked"),
         ("channel.shutdown(socket.SHUT_RDWR)\ntime.sleep(60)", "killed by SIGKILL"),
     ],
@@ -188,7 +189,7 @@ def test_a_full_disk_delays_a_helper_and_costs_it_no_restarts(tmp_path: Path, sl
     assert isinstance(gap, EventsGap)
     assert gap.lost_kinds.keys() == {"helper.starting"}
     assert gap.lost > 5
-    assert starting == HelperStarting(server="github", user_id=1234, attempt=1)
+    assert starting == HelperStarting(server="github", user_id=1234, attempt=1, credential="without-pin")
     assert scene.of(HelperFailed) == []
 
 
@@ -233,6 +234,9 @@ def test_a_secret_that_did_not_come_is_named_before_anything_starts(slot: Slot) 
             log=None,  # type: ignore[arg-type]  # nothing is recorded: it fails before
             agent_uid=7,
             secrets={"OTHER": Secret("x")},
+            snapshots=Snapshots(print),
+            answer=print,
+            trust_changed=print,
         )
 
 

@@ -9,7 +9,11 @@ import dataclasses
 import datetime
 
 from codingagents.rewrite.config import CommandServer, Config, RemoteServer
-from codingagents.rewrite.tables import Table
+from codingagents.rewrite.pin_rules import rules_of
+from codingagents.rewrite.specs import TlsSpec
+from codingagents.rewrite.tables import Table, quoted
+from codingagents.trust.errors import TrustError
+from codingagents.trust.pem import parse_pem
 
 MAX_PIN_DAYS = 400
 _WARN_DAYS = 30
@@ -57,6 +61,20 @@ def check_expiry(config: Config, today: datetime.date) -> tuple[str, ...]:
     return tuple(warnings)
 
 
+def check_trust(tls: TlsSpec, table: Table) -> None:
+    """Raise `ConfigError`, which names `table`, where pins and anchors, which `tls` holds now, cannot do their job."""
+    rules = rules_of(tls)
+    try:
+        rules.narrow(parse_pem(tls.anchors_pem), pinned_only=tls.store == "pinned-only")
+    except TrustError as error:
+        raise table.error(str(error)) from None
+    if tls.client_certificate is not None and rules.bypasses and not rules.may_show_certificate:
+        raise table.error(
+            f"client_cert would be shown without a pin below the override {quoted(min(rules.bypasses.values()))}; "
+            "remove it from ca_overrides, or set pins.credential_without_pin = true"
+        )
+
+
 def _remote(server: RemoteServer) -> Row:
     spec = server.spec
     host = f"[{spec.host}]" if ":" in spec.host else spec.host
@@ -78,9 +96,11 @@ def _trust(server: RemoteServer) -> str:
     tls = server.spec.tls
     if tls is None:
         return "plain text, loopback"
+    overrides = server.anchors.overrides if server.anchors is not None else ()
+    store = " + ".join((tls.store, *overrides))
     if tls.pin_mode == "off":
-        return f"{tls.store}, no pins"
-    return f"{tls.store}, {len(tls.pins)} pins ({tls.pin_mode}) until {tls.pins_expire}"
+        return f"{store}, no pins"
+    return f"{store}, {len(tls.pins)} pins ({tls.pin_mode}) until {tls.pins_expire}"
 
 
 def _command(server: CommandServer) -> Row:

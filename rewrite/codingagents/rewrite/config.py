@@ -60,15 +60,21 @@ class RemoteServer:
     enabled: bool
     bridged: bool  # listen = "stdio": clients would start a stub that bridges to the helper
     anchors: AnchorSource | None  # None exactly where spec.tls is None: http to loopback
-    client_cert: SecretName | None  # both or neither
-    client_key: SecretName | None
     codex: Mapping[str, object]  # Codex's own keys, as TOML values
 
     @property
     def secrets(self) -> frozenset[SecretName]:
         """The names of the secrets that its helper needs."""
-        certificate = {name for name in (self.client_cert, self.client_key) if name is not None}
-        return frozenset(certificate).union(*(names(header.template) for header in self.spec.headers))
+        tls = self.spec.tls
+        shown = None if tls is None else tls.client_certificate
+        of_certificate = () if shown is None else (SecretName(shown.chain), SecretName(shown.key))
+        return frozenset(of_certificate).union(*(names(header.template) for header in self.spec.headers))
+
+    @property
+    def unpinned_credential(self) -> bool:
+        """Whether it would have a credential that no enforced pin guards, without having said so."""
+        tls = self.spec.tls
+        return bool(self.secrets and tls and tls.pin_mode != "enforce" and not tls.credential_without_pin)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

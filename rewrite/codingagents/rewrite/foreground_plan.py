@@ -15,7 +15,7 @@ import msgspec
 
 from codingagents.rewrite.config import Config, RemoteServer
 from codingagents.rewrite.overrides import Anchors
-from codingagents.rewrite.plan import check_secrets, unavailable, with_anchors
+from codingagents.rewrite.plan import check_secrets, with_anchors
 from codingagents.rewrite.specs import ClientAuth, HelperSpec
 from codingagents.rewrite.tables import did_you_mean, quoted
 from codingagents.trust.errors import ConfigError, NotFoundError, UsageError

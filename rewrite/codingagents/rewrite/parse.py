@@ -26,8 +26,11 @@ _MAX_DEPTH = 32
 _ROLES = tuple(role for role in Role if role is not Role.SUPERVISOR)
 
 
-def parse_config(text: str, file: str) -> Config:
-    """Return `text`, the content of `file`, as a `Config`, or raise `ConfigError`."""
+def parse_config(text: str, file: str, *, unpinned_credentials: bool = False) -> Config:
+    """Return `text`, the content of `file`, as a `Config`, or raise `ConfigError`.
+
+    `unpinned_credentials` is for whoever writes the pins: servers that lack them, and would be sent a credential, pass.
+    """
     top = Table(_read_toml(text, file), file)
     top.only({"mcp_servers", "session", "exec"} | codex_keys.TOP_LEVEL)
     warnings: list[str] = []
@@ -38,7 +41,8 @@ def parse_config(text: str, file: str) -> Config:
             server_name = parse_server_name(name)
         except ConfigError:
             raise servers.error(f"server name {quoted(name)} must be 1 to 32 of A-Z a-z 0-9 _ -") from None
-        parsed.append(parse_server(servers.table(name), server_name, warnings))
+        server = parse_server(servers.table(name), server_name, warnings, unpinned_credentials=unpinned_credentials)
+        parsed.append(server)
     return Config(
         file=file,
         servers=tuple(parsed),

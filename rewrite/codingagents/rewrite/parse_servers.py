@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Literal, get_args
 
 from codingagents.rewrite import codex_keys
 from codingagents.rewrite.addresses import Url, is_loopback, parse_host_port, parse_url
 from codingagents.rewrite.config import LAYER_NAMES, AnchorSource, CommandServer, RemoteServer, Sandbox
 from codingagents.rewrite.headers import header_templates, template_names
-from codingagents.rewrite.parse_tls import parse_client_certificate, parse_tls
+from codingagents.rewrite.parse_tls import parse_tls
 from codingagents.rewrite.placeholders import names
 from codingagents.rewrite.specs import ClientAuth, LimitsSpec, RemoteSpec, TlsSpec
 from codingagents.rewrite.tables import Table, quoted
@@ -40,8 +41,13 @@ _LISTENS: tuple[Literal["http", "https", "unix", "stdio"], ...] = ("http", "http
 _MIB = 1024 * 1024
 
 
-def parse_server(table: Table, name: ServerName, warnings: list[str]) -> RemoteServer | CommandServer:
-    """Return the server that `table` describes; append to `warnings` what is allowed and doubtful."""
+def parse_server(
+    table: Table, name: ServerName, warnings: list[str], *, unpinned_credentials: bool
+) -> RemoteServer | CommandServer:
+    """Return the server that `table` describes; append to `warnings` what is allowed and doubtful.
+
+    `unpinned_credentials`: as `parse.parse_config` has it.
+    """
     if not {"url", "command"} & table.values.keys():
         table.only(_FOR_REMOTE | _FOR_COMMAND)  # a misspelled url or command is named as such
     if ("url" in table.values) == ("command" in table.values):
@@ -52,7 +58,16 @@ def parse_server(table: Table, name: ServerName, warnings: list[str]) -> RemoteS
         if key in other - known:
             raise table.error(f"{key} has no meaning for a server with {'url' if remote else 'command'}; remove it")
     table.only(known)
-    return _remote(table, name, warnings) if remote else _command(table, name)
+    if not remote:
+        return _command(table, name)
+    server = _remote(table, name, warnings)
+    if server.unpinned_credential and not unpinned_credentials:
+        raise table.error(
+            "sends a credential without enforced pins; write its pins with: coding-agents trust rotate "
+            f"{name} --config {shlex.quote(table.file)} (or, without any: tls.pins = "
+            '{ mode = "off", credential_without_pin = true })'
+        )
+    return server
 
 
 def parse_layers(table: Table) -> dict[str, LayerWish]:
@@ -65,23 +80,16 @@ def parse_layers(table: Table) -> dict[str, LayerWish]:
 def _remote(table: Table, name: ServerName, warnings: list[str]) -> RemoteServer:
     url = _url(table)
     headers = header_templates(table)
-    credential = any(names(header.template) for header in headers)
     tls: TlsSpec | None = None
     anchors: AnchorSource | None = None
     if url.scheme == "https":
         tls, anchors = parse_tls(table.table("tls"), host=url.host, warnings=warnings)
-        if credential and tls.pin_mode != "enforce" and not tls.credential_without_pin:
-            raise table.error(
-                f"sends a credential without enforced pins; pin the server in [mcp_servers.{name}.tls.pins], "
-                'or set tls.pins = { mode = "off", credential_without_pin = true }'
-            )
     else:
         if "tls" in table.values:
             raise table.error("tls has no meaning for an http URL; remove it or use https")
-        if credential:
+        if any(names(header.template) for header in headers):
             warnings.append(table.sentence("sends a credential in clear text to whoever holds that loopback port"))
     listen = table.choice("listen", _LISTENS, "http")
-    client_cert, client_key = parse_client_certificate(table.table("tls"))
     if "?" in url.path:
         warnings.append(table.sentence("url has a query, which the agent sees; put credentials into headers"))
     if "http_headers_helper" in table.values:
@@ -112,8 +120,6 @@ def _remote(table: Table, name: ServerName, warnings: list[str]) -> RemoteServer
         enabled=table.flag("enabled", default=True),
         bridged=listen == "stdio",
         anchors=anchors,
-        client_cert=client_cert,
-        client_key=client_key,
         codex=_codex(table, codex_keys.REMOTE_SERVER),
     )
 

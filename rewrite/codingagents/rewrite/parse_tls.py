@@ -1,7 +1,4 @@
-"""CORE: `[mcp_servers.NAME.tls]` and its pins, from TOML to `TlsSpec`; the load-time rules of pinning are errors here.
-
-Dates are only read: whether pins are past is decided by `check.check_expiry`, which is told the day. No I/O.
-"""
+"""CORE: `[mcp_servers.NAME.tls]`, from TOML to `TlsSpec`; its pins are read by `parse_pins`. No I/O."""
 
 from __future__ import annotations
 
@@ -10,18 +7,20 @@ from typing import get_args
 
 from codingagents.rewrite.addresses import is_ip, parse_host
 from codingagents.rewrite.config import AnchorSource
-from codingagents.rewrite.specs import PinSpec, TlsSpec
+from codingagents.rewrite.parse_pins import parse_pins
+from codingagents.rewrite.specs import ClientCertificate, TlsSpec
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import ConfigError
-from codingagents.trust.pins import parse_pin
-from codingagents.trust.vocabulary import MinVersion, PinMode, PinPosition, SecretName, Store, parse_secret_name
+from codingagents.trust.vocabulary import MinVersion, Store, parse_secret_name
 
 # Debian's and Ubuntu's bundle. A fixed path: SSL_CERT_FILE and its like never decide whom a helper trusts.
 HOST_STORE = "/etc/ssl/certs/ca-certificates.crt"
 
+_KEYS = (
+    *("ca", "ca_file", "ca_overrides", "server_name", "min_version", "strict_x509"),
+    *("client_cert", "client_key", "pins"),
+)
 _STORES: tuple[Store, ...] = get_args(Store)
-_PIN_MODES: tuple[PinMode, ...] = get_args(PinMode)
-_POSITIONS: tuple[PinPosition, ...] = get_args(PinPosition)
 _MIN_VERSIONS: tuple[MinVersion, ...] = get_args(MinVersion)
 
 
@@ -30,7 +29,7 @@ def parse_tls(table: Table, *, host: str, warnings: list[str]) -> tuple[TlsSpec,
 
     Appends to `warnings` what is allowed and doubtful. Raises `ConfigError`.
     """
-    table.only(("ca", "ca_file", "ca_overrides", "server_name", "min_version", "client_cert", "client_key", "pins"))
+    table.only(_KEYS)
     server_name = table.text("server_name")
     if server_name is None and is_ip(host):
         raise table.error("server_name is missing; a URL with an IP address must say which name the certificate has")
@@ -39,42 +38,29 @@ def parse_tls(table: Table, *, host: str, warnings: list[str]) -> tuple[TlsSpec,
     except ValueError as error:
         raise table.error(f"server_name {error}") from None
     anchors = _anchors(table, server_name)
-    pins = table.table("pins")
-    pins.only(("mode", "expires", "pin", "credential_without_pin"))
-    default: PinMode = "enforce" if "pins" in table.values else "off"
-    mode = pins.choice("mode", _PIN_MODES, default)
-    parsed = _pins(pins)
-    expires = pins.date("expires")
-    if mode != "off":
-        _check_pin_set(pins, parsed)
-        if expires is None:
-            raise pins.error("expires is missing; set a date at most 400 days ahead, for example in half a year")
-        if all(pin.at == "leaf" for pin in parsed):
-            warnings.append(
-                pins.sentence(
-                    "pins only leaf keys, which change with each renewal; pin an intermediate or root as backup"
-                )
-            )
-    if mode == "report":
-        warnings.append(pins.sentence('mode = "report" only reports a pin mismatch; nothing is refused'))
-    if anchors.store == "pinned-only" and mode != "enforce":
+    pins = parse_pins(table, server_name, warnings)
+    if anchors.store == "pinned-only" and pins.mode != "enforce":
         raise table.error('ca = "pinned-only" needs pins with mode = "enforce"')
+    if pins.mode == "report" and anchors.store == "host":
+        warnings.append(table.sentence("any CA of this machine can vouch for the server: its pins are not enforced"))
     spec = TlsSpec(
         server_name=server_name,
         anchors_pem="",
         store=anchors.store,
         min_version=table.choice("min_version", _MIN_VERSIONS, "1.2"),
-        pin_mode=mode,
-        pins=parsed,
-        pins_expire=None if expires is None else expires.isoformat(),
-        credential_without_pin=pins.flag("credential_without_pin", default=False),
+        pin_mode=pins.mode,
+        pins=pins.pins,
+        pins_expire=None if pins.expires is None else pins.expires.isoformat(),
+        credential_without_pin=pins.credential_without_pin,
+        strict_x509=table.flag("strict_x509", default=False),
+        client_certificate=_client_certificate(table),
     )
     return spec, anchors
 
 
-def parse_client_certificate(table: Table) -> tuple[SecretName | None, SecretName | None]:
+def _client_certificate(table: Table) -> ClientCertificate | None:
     """Return the secrets of `client_cert` and `client_key`: both or neither, each written `secret:NAME`."""
-    names: list[SecretName | None] = []
+    names: list[str | None] = []
     for key in ("client_cert", "client_key"):
         text = table.text(key)
         try:
@@ -83,9 +69,10 @@ def parse_client_certificate(table: Table) -> tuple[SecretName | None, SecretNam
             names.append(None if text is None else parse_secret_name(text.removeprefix("secret:")))
         except (ValueError, ConfigError):
             raise table.error(f'{key} must be "secret:NAME"') from None
-    if (names[0] is None) != (names[1] is None):
+    chain, private = names
+    if (chain is None) != (private is None):
         raise table.error("client_cert and client_key belong together; set both or neither")
-    return names[0], names[1]
+    return None if chain is None or private is None else ClientCertificate(chain=chain, key=private)
 
 
 def _anchors(table: Table, server_name: str) -> AnchorSource:
@@ -103,32 +90,3 @@ def _anchors(table: Table, server_name: str) -> AnchorSource:
         server_name=server_name,
         overrides=table.texts("ca_overrides"),
     )
-
-
-def _pins(table: Table) -> list[PinSpec]:
-    pins = []
-    for entry in table.tables("pin"):
-        entry.only(("spki", "at", "backup", "note"))
-        text = entry.text("spki")
-        if text is None:
-            raise entry.error("spki is missing")
-        try:
-            spki = parse_pin(text).digest
-        except ConfigError:
-            raise entry.error("spki must be sha256/<base64> of 32 bytes; no other hash is accepted") from None
-        pins.append(
-            PinSpec(
-                spki=spki,
-                at=entry.choice("at", _POSITIONS, "any"),
-                backup=entry.flag("backup", default=False),
-                note=entry.text("note") or "",
-            )
-        )
-    return pins
-
-
-def _check_pin_set(table: Table, pins: list[PinSpec]) -> None:
-    if len({pin.spki for pin in pins}) < 2:
-        raise table.error("pin must list at least two different keys, one of them a backup that is not in use yet")
-    if not any(pin.backup for pin in pins):
-        raise table.error("pin has no entry with backup = true; add the key you would change to")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from codingagents.rewrite.specs import TlsSpec
+from codingagents.trust.errors import ConfigError
 from codingagents.trust.pins import Pinning, parse_fingerprint, parse_pin, pinning
 
 
@@ -13,9 +14,16 @@ def rules_of(tls: TlsSpec) -> Pinning:
     return pinning(
         tls.pin_mode,
         [parse_pin(pin.spki, pin.at) if pin.spki else parse_fingerprint(pin.cert_sha256, pin.at) for pin in tls.pins],
-        expires=None if tls.pins_expire is None else datetime.date.fromisoformat(tls.pins_expire),
+        expires=None if tls.pins_expire is None else _date(tls.pins_expire),
         credential_without_pin=tls.credential_without_pin,
         bypasses={
             anchor: override.name for override in tls.overrides if override.override_pins for anchor in override.anchors
         },
     )
+
+
+def _date(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"pins expire on a date as 2027-03-01, not on {text!r}") from None

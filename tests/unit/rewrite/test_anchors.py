@@ -10,8 +10,8 @@ from codingagents.rewrite.anchors import certificates, read_anchors
 from codingagents.rewrite.config import AnchorSource
 from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.overrides import Anchors
-from codingagents.trust.context import parse_pem
 from codingagents.trust.errors import ConfigError, TrustError
+from codingagents.trust.pem import parse_pem
 from pki import make_root
 
 ROOT = make_root("One")

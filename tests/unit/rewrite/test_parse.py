@@ -7,7 +7,15 @@ import pytest
 from codingagents.rewrite import codex_keys
 from codingagents.rewrite.config import AnchorSource, CommandServer, RemoteServer
 from codingagents.rewrite.parse import parse_config
-from codingagents.rewrite.specs import ExecRule, ExecSpec, HeaderTemplate, LimitsSpec, PinSpec, TlsSpec
+from codingagents.rewrite.specs import (
+    ClientCertificate,
+    ExecRule,
+    ExecSpec,
+    HeaderTemplate,
+    LimitsSpec,
+    PinSpec,
+    TlsSpec,
+)
 from codingagents.trust.errors import ConfigError
 
 PIN_A = "sha256/" + "A" * 43 + "="
@@ -42,6 +50,7 @@ server_name = "Mcp.example.com"
 min_version = "1.3"
 client_cert = "secret:CERT"
 client_key = "secret:KEY"
+strict_x509 = true
 [mcp_servers.github.tls.pins]
 expires = 2027-03-01
 pin = [
@@ -102,6 +111,8 @@ def test_a_full_config_becomes_the_values_it_says() -> None:
         pin_mode="enforce",
         pins=[PinSpec(spki=PIN_A, at="intermediate", note="R11"), PinSpec(spki=PIN_B, backup=True)],
         pins_expire="2027-03-01",
+        strict_x509=True,
+        client_certificate=ClientCertificate(chain="CERT", key="KEY"),
     )
     assert github.spec.limits == LimitsSpec(request_bytes=2048, connect_seconds=3.0)
     assert github.anchors == AnchorSource(
@@ -180,7 +191,7 @@ WARNINGS = {
         ),
     ),
     "report": (
-        GITHUB_PINS + f'mode = "report"\n{PINS}',
+        GITHUB + f'tls.ca = "certifi"\n[mcp_servers.github.tls.pins]\nmode = "report"\n{PINS}',
         '[mcp_servers.github.tls.pins] mode = "report" only reports a pin mismatch; nothing is refused',
     ),
     "query": (
@@ -204,6 +215,46 @@ WARNINGS = {
 @pytest.mark.parametrize(("text", "warning"), WARNINGS.values(), ids=WARNINGS)
 def test_what_is_allowed_and_doubtful_is_a_warning(text: str, warning: str) -> None:
     assert parse_config(text, "c.toml").warnings == (f"c.toml: {warning}",)
+
+
+def test_pins_that_are_only_reported_are_a_banner_where_any_ca_of_the_machine_can_vouch() -> None:
+    warnings = parse_config(f'{GITHUB_PINS}mode = "report"\n{PINS}', "c.toml").warnings
+    assert warnings[1:] == (
+        "c.toml: [mcp_servers.github.tls] any CA of this machine can vouch for the server: its pins are not enforced",
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "below"),
+    [("api.example.com", "false"), ("API.example.com", "true"), ("example.com", "true")],
+)
+def test_pins_are_made_for_the_host_that_is_verified_or_for_one_above_it(host: str, below: str) -> None:
+    server = only_server(f'{GITHUB_PINS}host = "{host}"\ninclude_subdomains = {below}\n{PINS}')
+    assert server.spec.tls is not None
+    assert server.spec.tls.pin_mode == "enforce"
+
+
+def test_a_pin_of_a_certificate_is_read_in_every_usual_spelling() -> None:
+    digest = "0123456789abcdef" * 4
+    colons = ":".join(digest[i : i + 2] for i in range(0, 64, 2)).upper()
+    for text in (digest, digest.upper(), colons):
+        server = only_server(
+            f"{GITHUB_PINS}expires = 2027-03-01\n"
+            f'pin = [{{ cert_sha256 = "{text}", at = "root" }}, {{ spki = "{PIN_B}", backup = true }}]'
+        )
+        assert server.spec.tls is not None
+        assert server.spec.tls.pins[0] == PinSpec(cert_sha256=digest, at="root")
+
+
+def test_who_writes_the_pins_reads_a_config_that_lacks_them() -> None:
+    """And nothing else of it is let through."""
+    text = GITHUB + 'bearer_token_env_var = "T"\n'
+    with pytest.raises(ConfigError, match="coding-agents trust rotate github --config '/my config'"):
+        parse_config(text, "/my config")
+    (server,) = parse_config(text, "c", unpinned_credentials=True).remotes
+    assert server.unpinned_credential
+    with pytest.raises(ConfigError, match="at least two different keys"):
+        parse_config(text + "tls.pins = {}", "c", unpinned_credentials=True)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,19 @@ PIN_B = "sha256/" + "B" * 42 + "A="
 PINS = f'expires = 2027-03-01\npin = [{{ spki = "{PIN_A}" }}, {{ spki = "{PIN_B}", backup = true }}]'
 GITHUB = '[mcp_servers.github]\nurl = "https://api.example.com/mcp"\n'
 GITHUB_PINS = GITHUB + "[mcp_servers.github.tls.pins]\n"
+NO_PINS = (
+    "[mcp_servers.github] sends a credential without enforced pins; write its pins with: coding-agents trust "
+    "rotate github --config config.toml (or, without any: tls.pins = "
+    '{ mode = "off", credential_without_pin = true })'
+)
+OTHERS_PINS = (
+    "[mcp_servers.github.tls.pins] host is not the name that the server is verified by (server_name, or the URL's "
+    "host), so the pins are another server's; correct it, or set include_subdomains = true if the server lies below it"
+)
+NOT_ONE_OWNER = (
+    "[mcp_servers.github.tls.pins] include_subdomains needs a host of one owner; below a public suffix (com, co.uk, "
+    "github.io) anybody can have a name, and an IP address has none"
+)
 RUNNER = '[mcp_servers.play]\ncommand = "npx"\n'
 
 # What is wrong -> the text, and the sentence after "config.toml: ".
@@ -230,24 +243,17 @@ MISTAKES = {
     ),
     "credential without pins": (
         GITHUB + 'bearer_token_env_var = "T"',
-        (
-            "[mcp_servers.github] sends a credential without enforced pins; pin the server in "
-            '[mcp_servers.github.tls.pins], or set tls.pins = { mode = "off", credential_without_pin = true }'
-        ),
+        NO_PINS,
     ),
     "credential with reported pins": (
         GITHUB + f'headers = {{ X-Key = "${{K}}" }}\n[mcp_servers.github.tls.pins]\nmode = "report"\n{PINS}',
-        (
-            "[mcp_servers.github] sends a credential without enforced pins; pin the server in "
-            '[mcp_servers.github.tls.pins], or set tls.pins = { mode = "off", credential_without_pin = true }'
-        ),
+        NO_PINS,
     ),
     "unknown tls key": (
         GITHUB + "tls = { verify = false }",
         (
             '[mcp_servers.github.tls] has no key "verify"; it can have ca, ca_file, ca_overrides, client_cert, '
-            "client_key, "
-            "min_version, pins, server_name"
+            "client_key, min_version, pins, server_name, strict_x509"
         ),
     ),
     "unknown store": (
@@ -328,7 +334,58 @@ MISTAKES = {
     ),
     "pin without a key": (
         GITHUB_PINS + 'pin = [{ at = "leaf" }]',
-        "[mcp_servers.github.tls.pins.pin[0]] spki is missing",
+        "[mcp_servers.github.tls.pins.pin[0]] must have either spki (of a key) or cert_sha256 (of a certificate)",
+    ),
+    "pin of a key and a certificate": (
+        GITHUB_PINS + f'pin = [{{ spki = "{PIN_A}", cert_sha256 = "{"ab" * 32}" }}]',
+        "[mcp_servers.github.tls.pins.pin[0]] must have either spki (of a key) or cert_sha256 (of a certificate)",
+    ),
+    "fingerprint of SHA-1": (
+        GITHUB_PINS + f'pin = [{{ cert_sha256 = "{"ab" * 20}" }}]',
+        (
+            "[mcp_servers.github.tls.pins.pin[0]] cert_sha256 must be the SHA-256 of a certificate, 64 hexadecimal "
+            "digits with or without colons"
+        ),
+    ),
+    "one certificate twice": (
+        GITHUB_PINS + f'pin = [{{ cert_sha256 = "{"ab" * 32}" }}, {{ cert_sha256 = "{"AB" * 32}", backup = true }}]',
+        (
+            "[mcp_servers.github.tls.pins] pin must list at least two different keys, one of them a backup that "
+            "is not in use yet"
+        ),
+    ),
+    "client certificate without pins": (
+        GITHUB + 'tls = { client_cert = "secret:C", client_key = "secret:K" }',
+        NO_PINS,
+    ),
+    "strict_x509 as text": (
+        GITHUB + 'tls = { strict_x509 = "yes" }',
+        "[mcp_servers.github.tls] strict_x509 must be true or false",
+    ),
+    "pins of another host": (GITHUB_PINS + f'host = "example.org"\n{PINS}', OTHERS_PINS),
+    "pins of a host above": (GITHUB_PINS + f'host = "example.com"\n{PINS}', OTHERS_PINS),
+    "pins of a host below": (
+        GITHUB_PINS + f'host = "x.api.example.com"\ninclude_subdomains = true\n{PINS}',
+        OTHERS_PINS,
+    ),
+    "pins of a host that only ends the same": (
+        GITHUB_PINS + f'host = "i.example.com"\ninclude_subdomains = true\n{PINS}',
+        OTHERS_PINS,
+    ),
+    "pins of another host, off": (GITHUB_PINS + 'mode = "off"\nhost = "example.org"', OTHERS_PINS),
+    "pins of no host": (
+        GITHUB_PINS + f'host = "*.example.com"\n{PINS}',
+        "[mcp_servers.github.tls.pins] host must name a host as an ASCII DNS name or an IP address",
+    ),
+    "pins of everybody": (GITHUB_PINS + f'host = "com"\ninclude_subdomains = true\n{PINS}', NOT_ONE_OWNER),
+    "pins of a host that rents out names": (
+        GITHUB_PINS.replace("api.example.com", "me.github.io")
+        + f'host = "github.io"\ninclude_subdomains = true\n{PINS}',
+        NOT_ONE_OWNER,
+    ),
+    "pins below an IP address": (
+        GITHUB + f'tls.server_name = "192.0.2.1"\n[mcp_servers.github.tls.pins]\ninclude_subdomains = true\n{PINS}',
+        NOT_ONE_OWNER,
     ),
     "pin position": (
         GITHUB_PINS + f'pin = [{{ spki = "{PIN_A}", at = "middle" }}]',

@@ -117,9 +117,6 @@ NOT_YET = {
     LOCAL + "client_auth = []": '[mcp_servers.local] client_auth must not be empty; a session needs "uid" or "bearer"',
     LOCAL + 'listen = "unix"\nclient_auth = ["bearer"]': '[mcp_servers.local] client_auth must be ["uid"] where '
     'listen = "unix": nobody is told the bearer',
-    '[mcp_servers.x]\nurl = "https://a.example"\ntls = { client_cert = "secret:C", client_key = "secret:K" }': (
-        "[mcp_servers.x] tls.client_cert is not available yet; remove it and tls.client_key"
-    ),
 }
 
 

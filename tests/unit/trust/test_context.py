@@ -11,8 +11,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from codingagents.trust import context as context_module
-from codingagents.trust.context import PinnedContext, PinnedTls, checked_io, parse_pem, peer_trust, pinned_context
+from codingagents.trust.context import PinnedContext, PinnedTls, checked_io, peer_trust, pinned_context
 from codingagents.trust.errors import ConfigError, TrustError
+from codingagents.trust.pem import parse_pem
 from codingagents.trust.pins import Pin, PinMismatchError, Pinning, parse_pin, pinning
 from codingagents.trust.vocabulary import MinVersion, PinMode, PinPosition
 from pki import Issued, make_root

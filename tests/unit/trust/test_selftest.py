@@ -4,8 +4,9 @@ import ssl
 
 import pytest
 
-from codingagents.trust.context import parse_pem, pinned_context
+from codingagents.trust.context import pinned_context
 from codingagents.trust.errors import TrustError
+from codingagents.trust.pem import parse_pem
 from codingagents.trust.pins import Pinning, parse_pin, pinning
 from codingagents.trust.selftest import self_test
 

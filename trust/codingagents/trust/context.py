@@ -13,8 +13,6 @@ where the client's last words wait for the check.
 
 from __future__ import annotations
 
-import binascii
-import re
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +22,7 @@ from typing import Any
 from codingagents.trust.der import certificate_sha256, not_after, self_issued
 from codingagents.trust.errors import ConfigError, TrustError
 from codingagents.trust.identity import Identity, show
+from codingagents.trust.pem import parse_pem
 from codingagents.trust.pins import PinMatch, PinMismatchError, Pinning, VerifiedPath, verified_path
 from codingagents.trust.vocabulary import MinVersion, Store
 
@@ -33,8 +32,6 @@ _ALLOWED_VERSIONS = {ssl.TLSVersion.TLSv1_2: ("TLSv1.2", "TLSv1.3"), ssl.TLSVers
 # X509_V_ERR_*: what OpenSSL says where no path ends in an anchor: UNABLE_TO_GET_ISSUER_CERT,
 # DEPTH_ZERO_SELF_SIGNED_CERT, SELF_SIGNED_CERT_IN_CHAIN, UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
 _NO_ANCHOR = frozenset({2, 18, 19, 20})
-# RFC 7468; private keys and OpenSSL's "TRUSTED CERTIFICATE" blocks beside them are passed over.
-_PEM = re.compile("-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\\s]*)-----END CERTIFICATE-----", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,13 +210,12 @@ def pinned_context(
 
 
 def _show(context: PinnedContext, identity: Identity, anchors: Sequence[bytes]) -> None:
-    pinning = context.pinning
-    if not pinning.credential_without_pin and (pinning.bypasses or not pinning.refuses):
-        why = f"below the override {min(pinning.bypasses.values())}" if pinning.bypasses else "without enforced pins"
+    if not context.pinning.may_show_certificate:
         raise ConfigError(
-            f"the client certificate would be shown to a server {why}; enforce pins, or set credential_without_pin"
+            "the client certificate would be shown to a server without a pin, since pins are not enforced, or an "
+            "override bypasses them; set credential_without_pin = true if that is meant"
         )
-    if not pinning.closed_by(anchors):
+    if not context.pinning.closed_by(anchors):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
     show(context, identity, "the client certificate")
 
@@ -250,14 +246,6 @@ def checked_io(connection: PinnedTls) -> tuple[Callable[[int], bytes], Callable[
         raise _refusal(_NOT_CHECKED)
     inner: Any = connection._sslobj  # type: ignore[attr-defined]  # noqa: SLF001 -- typeshed does not know it
     return inner.read, inner.write
-
-
-def parse_pem(text: str) -> list[bytes]:
-    """Return the certificates of a PEM text as DER, or raise `ConfigError` for a block that is not base64."""
-    try:
-        return [binascii.a2b_base64(block) for block in _PEM.findall(text)]
-    except binascii.Error:
-        raise ConfigError("a CERTIFICATE block is not base64; export the CA certificates again as PEM") from None
 
 
 def _verified_path(connection: ssl.SSLObject) -> list[bytes]:

@@ -130,6 +130,11 @@ class Pinning:
         """
         return self.credential_without_pin or (self.refuses and match is not None and bool(match.pins))
 
+    @property
+    def may_show_certificate(self) -> bool:
+        """Whether a client certificate may be shown at all: TLS shows it to any path that is accepted, pin or not."""
+        return self.credential_without_pin or (self.refuses and not self.bypasses)
+
     def credential_rule(self, match: PinMatch | None) -> Literal["pinned", "without-pin", "withheld"]:
         """Say for the record what becomes of a credential on a connection, and why."""
         if self.refuses and match is not None and match.pins:

@@ -10,9 +10,10 @@ import os
 import ssl
 from collections.abc import Callable
 
-from codingagents.trust.context import parse_pem, pinned_context
+from codingagents.trust.context import pinned_context
 from codingagents.trust.der import spki_pin
 from codingagents.trust.errors import TrustError
+from codingagents.trust.pem import parse_pem
 from codingagents.trust.pins import Pin, PinMismatchError, Pinning, parse_pin, pinning
 
 ContextMaker = Callable[[str, Pinning], ssl.SSLContext]

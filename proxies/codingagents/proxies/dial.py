@@ -2,7 +2,7 @@
 
 Several addresses are raced (RFC 8305; PyPI `aiohappyeyeballs`). What comes out is a connected socket that has carried
 nothing but, through a proxy, the CONNECT request. Trusts nobody: `upstream` does TLS on it. Addresses are judged by
-`addresses`, the proxy's answer by `tunnel`.
+`reach`, the proxy's answer by `tunnel`.
 
 Through a proxy, the *proxy* resolves the target and the address rule cannot hold for what it finds; it holds for a
 target that is an address already. The proxy's own address may be a private one: it was configured.
@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import aiohappyeyeballs
 
-from codingagents.proxies import tunnel
-from codingagents.proxies.addresses import Reach, is_address, may_dial, split_host_port
 from codingagents.proxies.sockets import set_options
+from codingagents.rewrite import tunnel
+from codingagents.rewrite.reach import Reach, is_address, may_dial, split_host_port
 
 STAGGER_SECONDS = 0.25  # "Connection Attempt Delay", RFC 8305 5
 _MAX_DETAIL = 200

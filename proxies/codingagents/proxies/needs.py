@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codingagents.proxies.addresses import is_address, split_host_port
+from codingagents.rewrite.reach import is_address, split_host_port
 from codingagents.rewrite.specs import RemoteSpec
 
 DNS_PORT = 53

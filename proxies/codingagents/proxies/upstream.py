@@ -14,12 +14,12 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from codingagents.proxies.addresses import Reach, split_host_port
 from codingagents.proxies.connection import Connection
 from codingagents.proxies.dial import DialFailed, Target, connected
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.peer_uid import PeerUid
 from codingagents.proxies.tls_connection import Handshake, TlsConnection
+from codingagents.rewrite.reach import Reach, split_host_port
 from codingagents.rewrite.specs import RemoteSpec
 from codingagents.trust import facts
 from codingagents.trust.context import PinnedContext, peer_trust

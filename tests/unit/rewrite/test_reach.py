@@ -2,7 +2,7 @@
 
 import pytest
 
-from codingagents.proxies.addresses import may_dial, split_host_port
+from codingagents.rewrite.reach import may_dial, split_host_port
 
 
 @pytest.mark.parametrize(

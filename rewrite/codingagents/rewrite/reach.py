@@ -1,6 +1,6 @@
 """CORE: which addresses a helper dials. A name that resolves into the machine or its own network is refused.
 
-Names are resolved by `upstream`, once, and the address that was judged is the one that is dialed, so that a second
+Names are resolved by whoever dials, once, and the address that was judged is the one that is dialed, so that a second
 answer of the resolver (DNS rebinding) is never asked for.
 """
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from codingagents.proxies.tunnel import MAX_ANSWER, Answer, TunnelError, request
+from codingagents.rewrite.tunnel import MAX_ANSWER, Answer, TunnelError, request
 
 GRANTED = b"HTTP/1.1 200 Connection established\r\nVia: 1.1 squid\r\n\r\n"
 

@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from codingagents.proxies.connection import Connection
 from codingagents.proxies.tls_connection import Handshake, TlsConnection
+from codingagents.proxies.upstream_trust import Trust, trust_of
+from codingagents.rewrite.specs import PinSpec, TlsSpec
 from codingagents.trust.context import PinnedContext, pinned_context
 from codingagents.trust.pins import Pinning, pinning
+from codingagents.trust.vocabulary import PinMode
 from pki import Issued, make_root
 
 Version = Literal["1.2", "1.3"]
@@ -35,7 +38,16 @@ SERVING = {version: serving(LEAF, version) for version in VERSIONS}
 
 
 def trusting(pins: Pinning | None = None) -> PinnedContext:
-    return pinned_context(ROOT.pem, pins or pinning("off", ()))
+    return pinned_context(ROOT.pem, pins or pinning("off", ()), server_name="localhost")
+
+
+def trust_by(
+    pins: Sequence[PinSpec] = (), mode: PinMode = "off", *, roots: Sequence[Issued] = (ROOT,), **changes: Any
+) -> Trust:
+    """Return what a helper trusts a server called localhost by; `changes` are those of its `TlsSpec`."""
+    anchors = "".join(root.pem for root in roots)
+    fields = {"server_name": "localhost", "anchors_pem": anchors, "store": "custom", "pin_mode": mode, **changes}
+    return trust_of(TlsSpec(pins=list(pins), **fields), {}, attaches=True)
 
 
 class Home:
@@ -68,6 +80,7 @@ class Owner:
         self.pieces: list[bytes] = []
         self.ends: list[bool] = []
         self.full: list[bool] = []
+        self.failed: list[str] = []
         self.then: Callable[[], None] = lambda: None
 
     def upstream_data(self, data: bytes) -> None:
@@ -77,6 +90,9 @@ class Owner:
 
     def upstream_closed(self, *, clean: bool) -> None:
         self.ends.append(clean)
+
+    def upstream_failed(self, code: str) -> None:
+        self.failed.append(code)
 
     def upstream_full(self, full: bool) -> None:
         self.full.append(full)
@@ -133,13 +149,15 @@ class Bench:
         self.pipe = Pipe()
         self.to_server, self.from_server = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.server = server.wrap_bio(self.to_server, self.from_server, server_side=True)
-        self.secured: asyncio.Future[TlsConnection] = asyncio.get_running_loop().create_future()
-        self.pipe.protocol = Handshake(self.home, context, "localhost", self.secured)
+        self.secured: asyncio.Future[TlsConnection | None] = asyncio.get_running_loop().create_future()
+        self.pipe.protocol = Handshake(self.home, context, self.secured)
         self.pipe.protocol.connection_made(self.pipe)
 
     @property
     def connection(self) -> TlsConnection:
-        return self.secured.result()
+        connection = self.secured.result()
+        assert connection is not None
+        return connection
 
     def arrive(self, data: bytes) -> None:
         """Let the client's socket read `data`."""

@@ -56,7 +56,7 @@ def test_every_layer_has_its_row() -> None:
 
 def test_every_layer_of_a_helper_has_its_row() -> None:
     rows = documents.section(RUNBOOK, "Layers of a helper").rows
-    assert [documents.code(cells[0])[0] for cells in rows] == list(layer_rows.LAYER_NAMES)
+    assert [documents.code(cells[0])[0] for cells in rows] == [*layer_rows.LAYER_NAMES, layer_rows.PINS_LAYER]
 
 
 def test_every_exit_code_of_ours_has_its_row() -> None:

@@ -14,7 +14,7 @@ from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.server import Server
 from codingagents.rewrite.specs import AnyHelperCommand, NewSecrets, NewTrust, Ping
 from codingagents.trust import wire
-from codingagents.trust.errors import ConfigError, WireError
+from codingagents.trust.errors import AgentError, WireError
 from codingagents.trust.facts import Failed, SecretsTaken, TrustTaken
 
 EXIT_FAILED = 1
@@ -62,7 +62,7 @@ class Commands:
                 case NewSecrets():
                     self._out.put(self._renew(command))
                 case NewTrust():
-                    self._out.put(TrustTaken(store_sha256="", problem="not available yet"))
+                    self._out.put(self._renew_trust(command))
                 case _:
                     assert_never(command)
         self._out.flush()
@@ -71,6 +71,13 @@ class Commands:
         names = sorted(command.secrets)
         try:
             self._server.renew(command.secrets)
-        except ConfigError as error:
+        except AgentError as error:
             return SecretsTaken(names=names, problem=str(error))
         return SecretsTaken(names=names)
+
+    def _renew_trust(self, command: NewTrust) -> TrustTaken:
+        try:
+            return self._server.renew_trust(command.tls)
+        except AgentError as error:
+            trust = self._server.trust
+            return TrustTaken(store_sha256=trust.store_sha256 if trust else "", problem=str(error)[:_MAX_REASON])

@@ -26,6 +26,9 @@ class Owner(Protocol):
     def upstream_closed(self, *, clean: bool) -> None:
         """Take the end of the stream; the connection is no longer the owner's."""
 
+    def upstream_failed(self, code: str) -> None:
+        """Make an end of what the connection is used for, for a `code` of `answers.ANSWERS`."""
+
     def upstream_full(self, full: bool) -> None:
         """Take note that sending does not, or does again, keep up."""
 

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from codingagents.rewrite.foreground_plan import ForegroundSpec
 from codingagents.trust import facts
 from codingagents.trust.answers import ANSWERS
+from codingagents.trust.events import CredentialRule
 from codingagents.trust.facts import AnyFact
 from codingagents.trust.terminal import printable
 
 _BEARER_VARIABLE = "HELPER_BEARER"
 _RED, _YELLOW, _DIM, _BOLD, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _REFUSED_FROM = 400  # HTTP
+_CREDENTIAL: Final[dict[CredentialRule, tuple[str, str]]] = {
+    "pinned": ("", "; the credential is attached"),
+    "without-pin": (_YELLOW, "; the credential is attached without a pin"),
+    "withheld": (_YELLOW, "; the credential is withheld"),
+    "none": ("", ""),
+}
 
 
 class Reached(NamedTuple):
@@ -112,8 +119,8 @@ def _told(fact: AnyFact, server: str) -> Sequence[str]:
         case facts.Refused():
             who = "an unknown caller" if fact.peer_user_id is None else f"UID {fact.peer_user_id}"
             return _YELLOW, f"refused {who}: {_reason(fact.reason, server)}"
-        case facts.PinMismatch():
-            return _pin_mismatch(fact, server)
+        case facts.UpstreamTrusted() | facts.TrustTaken() | facts.PinMismatch():
+            return _trust(fact, server)
         case facts.UpstreamFailed():
             return _RED, f"{_reason(fact.error_type, server)} ({fact.detail})"
         case facts.UpstreamHealth(state="failing"):
@@ -138,10 +145,35 @@ def _request(fact: facts.Request, server: str) -> Sequence[str]:
     return _YELLOW if fact.status >= _REFUSED_FROM else "", line
 
 
+def _trust(fact: facts.UpstreamTrusted | facts.TrustTaken | facts.PinMismatch, server: str) -> Sequence[str]:
+    match fact:
+        case facts.UpstreamTrusted():
+            return _trusted(fact)
+        case facts.TrustTaken():
+            return _trust_taken(fact)
+        case facts.PinMismatch():
+            return _pin_mismatch(fact, server)
+
+
+def _trusted(fact: facts.UpstreamTrusted) -> Sequence[str]:
+    tint, credential = _CREDENTIAL[fact.credential]
+    pins = " and ".join(fact.pins) or "no pin"
+    until = fact.leaf_not_after[:10]
+    why = f"{fact.anchored_by}, {pins}, its certificate until {until}"
+    return tint, f"trusts {fact.address} over {fact.tls_version}: {why}{credential}"
+
+
+def _trust_taken(fact: facts.TrustTaken) -> Sequence[str]:
+    if fact.problem is not None:
+        return _RED, f"the former anchors and pins stay: {fact.problem}"
+    return "", f"anchors and pins are renewed: {fact.kept} connections in use live on, {fact.closed} were broken off"
+
+
 def _pin_mismatch(fact: facts.PinMismatch, server: str) -> Sequence[str]:
+    tint, outcome = (_RED, "nothing was sent") if fact.refused else (_YELLOW, "only reported")
     return (
-        _RED,
-        f"pin mismatch at {fact.address}: nothing was sent; none of these public keys is a pin:",
+        tint,
+        f"pin mismatch at {fact.address}: {outcome}; none of these public keys is a pin:",
         *(f"           {pin}" for pin in fact.seen),
         f"         expected {' '.join(fact.expected)}",
         f"         if you know by another way that one is the server's, put it into [mcp_servers.{server}.tls.pins]",

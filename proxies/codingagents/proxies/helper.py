@@ -64,7 +64,7 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__} at {place}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Told:
     """What the supervisor sent until now."""
 
@@ -122,9 +122,15 @@ async def _serve(
     terminated = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, terminated.set)
     server = Server(loop, told.spec, facts, listen_tls=listen_tls, sock_diag=sock_diag)
+    del told.spec  # with the text of the trust anchors
     await server.start(listener)
-    listing = descriptors.open_descriptors()
-    facts.put(Ready(open_fds=[f"{number} {target}" for number, target in listing.items()], layers=layers))
+    listing = [f"{number} {target}" for number, target in descriptors.open_descriptors().items()]
+    trust = server.trust
+    if trust is None:
+        facts.put(Ready(open_fds=listing, layers=layers))
+    else:
+        pins = trust.layer(server.config.server)
+        facts.put(Ready(open_fds=listing, layers=[*layers, pins], store_sha256=trust.store_sha256))
     commands = Commands(channel, told.rest, server, facts, os._exit)
     commands.obey(told.commands)
     loop.add_reader(channel, commands.readable)

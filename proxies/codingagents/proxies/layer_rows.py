@@ -1,5 +1,7 @@
 """CORE: what a helper tried on itself, as rows of the layer report marked *self-reported*. Tries nothing itself.
 
+One row is not of confinement: whether pins hold the server to its keys, which the configuration decides.
+
 A layer is *enforced* where each forbidden act was refused, and at least one of them had been possible before the layer
 was on: otherwise something refuses, and it was not shown to be the layer.
 """
@@ -11,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from codingagents.trust.events import Layer, LayerState
-from codingagents.trust.vocabulary import LayerWish
+from codingagents.trust.pins import Pinning
+from codingagents.trust.vocabulary import LayerWish, PinMode
 
 
 class Tried(NamedTuple):
@@ -110,6 +113,21 @@ _KINDS: Final = (
     ),
 )
 LAYER_NAMES: Final = tuple(kind.name for kind in _KINDS)
+PINS_LAYER: Final = "tls_pins"  # no confinement, and only where the server is reached over TLS
+# By mode: whether it is wanted, who gets through without a pin, and what would change that.
+_PINS: Final[dict[PinMode, tuple[LayerWish, str, str]]] = {
+    "enforce": (
+        "require",
+        "a server below {overrides}",
+        "ca_overrides in [mcp_servers.{server}.tls] without {overrides}, or added anew without --override-pins",
+    ),
+    "report": ("prefer", "a server without a pin", 'mode = "enforce" in [mcp_servers.{server}.tls.pins]'),
+    "off": (
+        "off",
+        "any server that ca vouches for",
+        "[mcp_servers.{server}.tls.pins], as coding-agents trust check {server} prints it",
+    ),
+}
 
 
 def rows(tried: Sequence[Tried], absent: dict[str, str]) -> list[Layer]:
@@ -152,3 +170,32 @@ def _judge(tried: Sequence[Tried], absent: str) -> tuple[LayerState, str]:
     if not any(each.shown for each in tried):
         return "partial", "refused before too: it was not shown to be this layer"
     return "enforced", ""
+
+
+def pins_row(pinning: Pinning, server: str, probe: str) -> Layer:
+    """Return the row of the pins; `probe` says what was tried, and what came of it."""
+    overrides = ", ".join(sorted(set(pinning.bypasses.values())))
+    wanted, peer, remedy = _PINS[pinning.mode]
+    state, why = _pins_state(pinning, overrides)
+    missing = state != "enforced"
+    credential = " and the credential" if pinning.credential_without_pin else ", without the credential"
+    return Layer(
+        layer=PINS_LAYER,
+        wanted=wanted,
+        state=state,
+        mechanism="pins, asked for the verified path within the TLS handshake",
+        probe=probe,
+        observed_by="self-reported",
+        why=why,
+        consequence=f"{peer.format(overrides=overrides)} is sent the requests{credential}" if missing else "",
+        remedy=remedy.format(server=server, overrides=overrides) if missing else "",
+    )
+
+
+def _pins_state(pinning: Pinning, overrides: str) -> tuple[LayerState, str]:
+    if pinning.refuses:
+        return ("partial", f"override_pins of {overrides}") if overrides else ("enforced", "")
+    why = f'mode = "{pinning.mode}"'
+    if pinning.credential_without_pin:
+        return "disabled", f"{why} and credential_without_pin = true"
+    return ("disabled" if pinning.mode == "off" else "partial"), why

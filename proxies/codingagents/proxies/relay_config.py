@@ -7,6 +7,7 @@ The clock and what is to happen when pins expire are arguments. Opens nothing an
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable
 
 from codingagents.proxies.credentials import Attachment
@@ -15,20 +16,17 @@ from codingagents.proxies.heads import RequestHeads, ResponseHeads
 from codingagents.proxies.sse import Endpoints
 from codingagents.proxies.surroundings import RelayConfig
 from codingagents.proxies.targets import origin_of
-from codingagents.rewrite.pin_rules import rules_of
-from codingagents.rewrite.specs import HeaderTemplate, HelperSpec, TlsSpec
+from codingagents.rewrite.specs import HeaderTemplate, HelperSpec
+from codingagents.trust.pins import Pinning
 
 # An event stream that is compressed cannot be rewritten.
 _UNENCODED = HeaderTemplate(name="Accept-Encoding", template="identity")
 
 
-def relay_config(
-    spec: HelperSpec, wall_clock: Callable[[], float], pins_expired: Callable[[], None] = lambda: None
-) -> RelayConfig:
-    """Return what relays need to serve `spec`; raises `ConfigError` where a secret or a pin is unfit.
+def relay_config(spec: HelperSpec, refusal: Callable[[], str | None] = lambda: None) -> RelayConfig:
+    """Return what relays need to serve `spec`; raises `ConfigError` where a secret is unfit.
 
-    `wall_clock` returns seconds since the epoch; `pins_expired` is called for each request that comes past the pins'
-    date, before it is refused.
+    `refusal` is asked for every request, as `PinsDate.refusal`.
     """
     remote = spec.remote
     legacy = remote.transport == "sse"
@@ -51,23 +49,38 @@ def relay_config(
         origin=origin,
         judge=route.judge,
         endpoints=Endpoints(origin, learn) if legacy else None,
-        refusal=_refusal(remote.tls, wall_clock, pins_expired),
+        refusal=refusal,
     )
 
 
-def _refusal(
-    tls: TlsSpec | None, wall_clock: Callable[[], float], pins_expired: Callable[[], None]
-) -> Callable[[], str | None]:
-    """Return what every request asks: a code where the pins are past their date."""
-    rules = None if tls is None else rules_of(tls)
-    if rules is None or rules.expires is None or not rules.inspects:
-        return lambda: None
-    end = datetime.datetime.combine(rules.expires, datetime.time.max, datetime.UTC).timestamp()
+class PinsDate:
+    """Until when requests may go by the pins that hold now; asked for each of them."""
 
-    def expired() -> str | None:
-        if wall_clock() <= end:
+    __slots__ = ("_end", "_passed", "_wall_clock")
+
+    def __init__(self, wall_clock: Callable[[], float], passed: Callable[[], None]) -> None:
+        """Have no date yet; `passed` is called for each request that comes past it, before it is refused.
+
+        `wall_clock` returns seconds since 1970.
+        """
+        self._wall_clock = wall_clock
+        self._passed = passed
+        self._end = math.inf
+
+    def renew(self, rules: Pinning) -> None:
+        """Go by `rules`, to the end of their last day, UTC."""
+        self._end = math.inf
+        if rules.inspects and rules.expires is not None:
+            self._end = datetime.datetime.combine(rules.expires, datetime.time.max, datetime.UTC).timestamp()
+
+    @property
+    def over(self) -> bool:
+        """Whether the date has passed."""
+        return self._wall_clock() > self._end
+
+    def refusal(self) -> str | None:
+        """Return the code of `answers.ANSWERS` for a request that comes now, or None where it may go on."""
+        if self._wall_clock() <= self._end:
             return None
-        pins_expired()
+        self._passed()
         return "pins_expired"
-
-    return expired

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import mmap
 import socket
 import ssl
@@ -19,12 +20,12 @@ from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.listening import Peers, check_family, listen
 from codingagents.proxies.loops import give_back_memory
 from codingagents.proxies.relay import HEAD_SECONDS
-from codingagents.proxies.relay_config import relay_config
+from codingagents.proxies.relay_config import PinsDate, relay_config
 from codingagents.proxies.upstream import Upstream
-from codingagents.rewrite.specs import HelperSpec
-from codingagents.rewrite.upstream_tls import upstream_context
+from codingagents.proxies.upstream_trust import Trust, trust_of
+from codingagents.rewrite.specs import HelperSpec, TlsSpec
 from codingagents.trust.errors import ConfigError
-from codingagents.trust.facts import Pong, Refused
+from codingagents.trust.facts import Pong, Refused, TrustTaken
 from codingagents.trust.vocabulary import Secret
 
 _HANDSHAKES_BESIDES = 16  # TLS handshakes under way, besides as many as connections; `needs` has descriptors for these
@@ -52,18 +53,22 @@ class Server:
         that the credential is kept from, and a plain http server may be the caller's own.
         """
         remote = spec.remote
+        tls = remote.tls
         self.loop = loop
         self.out = out
         self._limits = remote.limits
-        self._secret_names = spec.secrets.keys()
+        self._secrets = dict(spec.secrets)
         self._listen = remote.listen
         self._listen_tls = listen_tls
-        context = None if remote.tls is None else upstream_context(remote.tls, spec.secrets)
+        self._pins_date = PinsDate(time.time, lambda: self.upstream.close_idle(all_of_them=True))
+        self.config = relay_config(spec, self._pins_date.refusal)
+        self.trust = None if tls is None else self._trusting(tls, spec.secrets)
+        if self.trust is not None:
+            self._pins_date.renew(self.trust.pinning)
         # Root is nobody to be kept from a secret, and no session's agent.
         keep_from = spec.agent_uid if spec.secrets and spec.agent_uid and not alone else None
-        self.upstream = Upstream(loop, remote, context, out, keep_from=keep_from)
+        self.upstream = Upstream(loop, remote, self.trust, out, keep_from=keep_from)
         self.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages exist once they are used, unlike a bytearray's
-        self.config = relay_config(spec, time.time, lambda: self.upstream.close_idle(all_of_them=True))
         self._peers = Peers(spec, sock_diag) if self.config.gate.wants_uid else None
         self._clients: set[Client] = set()
         self._most_clients = 0  # since memory was given back
@@ -103,14 +108,38 @@ class Server:
                 await asyncio.wait_for(self._all_gone.wait(), seconds)
 
     def renew(self, secrets: Mapping[str, Secret]) -> None:
-        """Attach new values from the next request on, on connections that never carried the former ones.
+        """Attach and show new values from the next request on, on connections that never carried the former ones.
 
         Raises `ConfigError` where they are unfit; then nothing changes.
         """
-        if secrets.keys() != self._secret_names:
+        if secrets.keys() != self._secrets.keys():
             raise ConfigError("secrets are renewed under the names that the helper was started with")
+        trust = self.trust
+        if trust is not None and trust.spec.client_certificate is not None:
+            trust = self._trusting(trust.spec, secrets)
         self.config.attachment.renew(secrets)
-        self.upstream.begin_epoch()
+        self._secrets = dict(secrets)
+        self.upstream.begin_epoch(None if trust is self.trust else trust)
+        self.trust = trust
+
+    def renew_trust(self, tls: TlsSpec) -> TrustTaken:
+        """Trust the server as `tls` says from now on; what it would not accept is broken off at once.
+
+        Raises `ConfigError` or `TrustError` where it is unfit; then nothing changes.
+        """
+        if self.trust is None:
+            raise ConfigError("the server is reached by plain http, where there is nothing to trust")
+        trust = self._trusting(tls, self._secrets)
+        if trust.pinning.expired(datetime.datetime.now(datetime.UTC).date()):
+            raise ConfigError("the pins are past their `expires` date")
+        self.trust = trust
+        self._pins_date.renew(trust.pinning)
+        kept, closed = self.upstream.renew_trust(trust)
+        give_back_memory()
+        return TrustTaken(store_sha256=trust.store_sha256, kept=kept, closed=closed)
+
+    def _trusting(self, tls: TlsSpec, secrets: Mapping[str, Secret]) -> Trust:
+        return trust_of(tls, secrets, attaches=bool(self.config.attachment.description))
 
     def pong(self, number: int) -> Pong:
         """Return the counts of now, as the answer to ping `number`."""

@@ -22,16 +22,17 @@ _PIECE: Final = 2 * _RECORD  # as much is put into a BIO at once: it never becom
 class Handshake(asyncio.Protocol):
     """The protocol of a transport whose TLS handshake is not over."""
 
-    def __init__(
-        self, home: Home, context: PinnedContext, server_name: str, secured: asyncio.Future[TlsConnection]
-    ) -> None:
-        """Make `secured` a connection of `home`, or fail it with `ssl.SSLError` or `OSError`."""
+    def __init__(self, home: Home, context: PinnedContext, secured: asyncio.Future[TlsConnection | None]) -> None:
+        """Make `secured` a connection of `home`, or fail it with `ssl.SSLError` or `OSError`.
+
+        Once somebody else has done something with `secured`, nothing is sent any more.
+        """
         self._home = home
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=context.server_name)
         self._tls = cast("PinnedTls", tls)  # the context's `sslobject_class`
-        self._secured: asyncio.Future[TlsConnection] | None = secured
+        self._secured: asyncio.Future[TlsConnection | None] | None = secured
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -48,8 +49,8 @@ class Handshake(asyncio.Protocol):
         self._fail(exc or ConnectionResetError())
 
     def _go_on(self) -> None:
-        if self._secured is None:
-            return  # it has failed
+        if self._secured is None or self._secured.done():
+            return  # it has failed, or is not wanted any more
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:

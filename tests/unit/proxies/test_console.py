@@ -108,6 +108,10 @@ REQUEST = facts.Request(
 PIN_MISMATCH = facts.PinMismatch(
     address="192.0.2.1 port 443", expected=["sha256/E"], seen=["sha256/L at leaf", "sha256/I at intermediate"]
 )
+TRUSTED = facts.UpstreamTrusted(
+    address="192.0.2.1 port 443", tls_version="TLSv1.3", anchored_by="host", anchor_sha256="aa", leaf_sha256="bb",
+    leaf_not_after="2027-01-31T23:59:59Z", pins=["sha256/A", "sha256/B"], credential="pinned",
+)  # fmt: skip
 LINES: list[tuple[AnyFact, list[str]]] = [
     (REQUEST, [r"POST tools/call e\x1b[0mcho 200, 10 B up, 20 B down, 3 ms"]),
     (
@@ -139,6 +143,42 @@ LINES: list[tuple[AnyFact, list[str]]] = [
             "         if you know by another way that one is the server's, put it into [mcp_servers.docs.tls.pins]",
         ],
     ),
+    (
+        msgspec.structs.replace(PIN_MISMATCH, seen=["sha256/L at leaf"], refused=False),
+        [
+            "pin mismatch at 192.0.2.1 port 443: only reported; none of these public keys is a pin:",
+            "           sha256/L at leaf",
+            "         expected sha256/E",
+            "         if you know by another way that one is the server's, put it into [mcp_servers.docs.tls.pins]",
+        ],
+    ),
+    (
+        TRUSTED,
+        [
+            (
+                "trusts 192.0.2.1 port 443 over TLSv1.3: host, sha256/A and sha256/B, its certificate until 2027-01-31"
+                "; the credential is attached"
+            )
+        ],
+    ),
+    (
+        msgspec.structs.replace(TRUSTED, anchored_by="override corp", pins=[], credential="withheld"),
+        [
+            (
+                "trusts 192.0.2.1 port 443 over TLSv1.3: override corp, no pin, its certificate until 2027-01-31"
+                "; the credential is withheld"
+            )
+        ],
+    ),
+    (
+        msgspec.structs.replace(TRUSTED, pins=[], credential="none"),
+        ["trusts 192.0.2.1 port 443 over TLSv1.3: host, no pin, its certificate until 2027-01-31"],
+    ),
+    (
+        facts.TrustTaken(store_sha256="aa", kept=2, closed=1),
+        ["anchors and pins are renewed: 2 connections in use live on, 1 were broken off"],
+    ),
+    (facts.TrustTaken(store_sha256="aa", problem="why"), ["the former anchors and pins stay: why"]),
     (
         facts.UpstreamFailed(error_type="tls_failed", detail="x\ny"),
         [r"the TLS handshake failed; report this to whoever runs the server (x\ny)"],

@@ -9,7 +9,7 @@ import uvloop
 
 from codingagents.proxies.facts_out import BATCH_SECONDS, MAX_PENDING, FactsOut
 from codingagents.trust import wire
-from codingagents.trust.facts import AnyFact, Dropped, Failed, Pong, Request, SecretsTaken, UpstreamHealth
+from codingagents.trust.facts import AnyFact, Dropped, Failed, Pong, Request, SecretsTaken, TrustTaken, UpstreamHealth
 
 
 def over_a_channel(test: Callable[[FactsOut, socket.socket], Awaitable[None]]) -> None:
@@ -102,6 +102,7 @@ def test_what_was_asked_for_is_answered_however_much_waits() -> None:
     answers: list[AnyFact] = [
         Pong(number=1, connections=0, upstream_connections=0, requests=0, errors=0, refused=0),
         SecretsTaken(names=["TOKEN"]),
+        TrustTaken(store_sha256="aa"),
     ]
 
     async def test(out: FactsOut, channel: socket.socket) -> None:

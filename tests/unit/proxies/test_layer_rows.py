@@ -2,8 +2,10 @@
 
 import pytest
 
-from codingagents.proxies.layer_rows import LAYER_NAMES, Tried, rows, unmet
+from codingagents.proxies.layer_rows import LAYER_NAMES, PINS_LAYER, Tried, pins_row, rows, unmet
 from codingagents.trust.events import Layer
+from codingagents.trust.pins import Pinning, parse_pin, pinning
+from codingagents.trust.vocabulary import PinMode
 
 
 def tried(outcome: str, *, wanted: str = "EPERM", control: str | None = "succeeded", layer: str = "seccomp") -> Tried:
@@ -56,3 +58,62 @@ def test_only_what_a_helper_must_have_is_unmet() -> None:
         "descriptors", "uid_drop", "capabilities", "non_dumpable", "environment",
     }  # fmt: skip
     assert "landlock_fs" in {each.layer for each in report if each.state == "unavailable"}
+
+
+def rules(mode: PinMode, *, without_pin: bool = False, overrides: tuple[str, ...] = ()) -> Pinning:
+    pins = [] if mode == "off" else [parse_pin("sha256/" + "A" * 43 + "=")]
+    bypasses = {f"{number:064}": name for number, name in enumerate(overrides)}
+    return pinning(mode, pins, credential_without_pin=without_pin, bypasses=bypasses)
+
+
+@pytest.mark.parametrize(
+    ("by", "wanted", "state", "consequence", "remedy"),
+    [
+        (rules("enforce"), "require", "enforced", "", ""),
+        (rules("enforce", without_pin=True), "require", "enforced", "", ""),  # no path without a pin gets so far
+        (
+            rules("enforce", overrides=("corp", "b", "corp")),
+            *("require", "partial"),
+            "a server below b, corp is sent the requests, without the credential",
+            "ca_overrides in [mcp_servers.srv.tls] without b, corp, or added anew without --override-pins",
+        ),
+        (
+            rules("enforce", without_pin=True, overrides=("corp",)),
+            *("require", "partial"),
+            "a server below corp is sent the requests and the credential",
+            "ca_overrides in [mcp_servers.srv.tls] without corp, or added anew without --override-pins",
+        ),
+        (
+            rules("report"),
+            *("prefer", "partial"),
+            "a server without a pin is sent the requests, without the credential",
+            'mode = "enforce" in [mcp_servers.srv.tls.pins]',
+        ),
+        (
+            rules("report", without_pin=True),
+            *("prefer", "disabled"),
+            "a server without a pin is sent the requests and the credential",
+            'mode = "enforce" in [mcp_servers.srv.tls.pins]',
+        ),
+        (
+            rules("off"),
+            *("off", "disabled"),
+            "any server that ca vouches for is sent the requests, without the credential",
+            "[mcp_servers.srv.tls.pins], as coding-agents trust check srv prints it",
+        ),
+        (
+            rules("off", without_pin=True),
+            *("off", "disabled"),
+            "any server that ca vouches for is sent the requests and the credential",
+            "[mcp_servers.srv.tls.pins], as coding-agents trust check srv prints it",
+        ),
+    ],
+)
+def test_the_row_of_pins_says_who_gets_through_and_with_what(
+    by: Pinning, wanted: str, state: str, consequence: str, remedy: str
+) -> None:
+    found = pins_row(by, "srv", "what was tried")
+    assert (found.layer, found.wanted, found.state) == (PINS_LAYER, wanted, state)
+    assert (found.consequence, found.remedy) == (consequence, remedy)
+    assert bool(found.why) is (state != "enforced")
+    assert (found.probe, found.observed_by) == ("what was tried", "self-reported")

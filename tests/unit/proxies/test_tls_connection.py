@@ -301,16 +301,21 @@ async def test_a_handshake_that_fails_says_why(ending: str, error: type[Exceptio
 
 @in_a_loop
 async def test_whoever_waited_may_have_gone() -> None:
-    """A dial that was cancelled aborts the transport; neither a late end nor a late success disturbs."""
+    """A dial that was cancelled, or outdated, aborts the transport; nothing more is sent to the server."""
     gone = made()
     gone.secured.cancel()
     gone.pipe.lose()
-    late = made()
-    late.to_server.write(late.pipe.written)
-    with pytest.raises(ssl.SSLWantReadError):
-        late.server.do_handshake()
-    late.secured.cancel()
-    late.arrive(late.from_server.read())
-    late.pipe.lose()
-    assert late.home.happened[0] == "opened"
-    assert "lost" in late.home.happened
+    for outdated in (False, True):
+        late = made()
+        late.to_server.write(late.pipe.written)
+        late.pipe.written = b""
+        with pytest.raises(ssl.SSLWantReadError):
+            late.server.do_handshake()
+        if outdated:
+            late.secured.set_result(None)
+        else:
+            late.secured.cancel()
+        late.arrive(late.from_server.read())
+        late.pipe.lose()
+        assert late.pipe.written == b""
+        assert late.home.happened == []

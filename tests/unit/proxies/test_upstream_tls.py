@@ -21,11 +21,10 @@ from codingagents.proxies.connection import Connection
 from codingagents.proxies.dial import DialFailed
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.upstream import Upstream
-from codingagents.rewrite.specs import LimitsSpec, RemoteSpec, TlsSpec
-from codingagents.trust.context import PinnedContext
-from codingagents.trust.pins import Pin, pinning
+from codingagents.proxies.upstream_trust import Trust
+from codingagents.rewrite.specs import LimitsSpec, PinSpec, RemoteSpec
 from pki import make_root
-from tls_bench import LEAF, ROOT, SERVING, VERSIONS, Owner, Version, serving, trusting
+from tls_bench import LEAF, ROOT, SERVING, VERSIONS, Owner, Version, serving, trust_by
 
 OTHER = make_root("Other Root")
 
@@ -103,7 +102,7 @@ class Bench:
 
 
 def with_upstream(
-    test: Callable[[Bench], Awaitable[None]], context: PinnedContext | None = None, connect_seconds: float = 5.0
+    test: Callable[[Bench], Awaitable[None]], trust: Trust | None = None, connect_seconds: float = 5.0
 ) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -114,12 +113,11 @@ def with_upstream(
             port = server.getsockname()[1]
             remote = RemoteSpec(
                 name="srv", scheme="https", host="localhost", port=port, path="/", connect_to=f"127.0.0.1:{port}",
-                tls=TlsSpec(server_name="localhost", anchors_pem=ROOT.pem, store="custom"),
                 limits=LimitsSpec(connect_seconds=connect_seconds),
             )  # fmt: skip
             ahead = [0.0]
             upstream = Upstream(
-                loop, remote, context or trusting(), FactsOut(loop, channel), now=lambda: loop.time() + ahead[0]
+                loop, remote, trust or trust_by(), FactsOut(loop, channel), now=lambda: loop.time() + ahead[0]
             )
             bench = Bench(loop, server, upstream, facts, ahead)
             async with asyncio.timeout(10):
@@ -245,7 +243,7 @@ def test_a_pin_that_is_not_there_is_told_with_what_was() -> None:
         assert LEAF.pin.encode() in told
         assert OTHER.pin.encode() in told
 
-    with_upstream(test, trusting(pinning("enforce", (Pin(OTHER.pin),))))
+    with_upstream(test, trust_by([PinSpec(spki=OTHER.pin)], "enforce"))
 
 
 def test_no_descriptor_is_left_by_a_handshake_that_does_not_end() -> None:

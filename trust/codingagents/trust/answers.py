@@ -107,6 +107,12 @@ ANSWERS: dict[str, Answer] = {
     "pin_mismatch": Answer(
         502, _TRUST, "no configured pin is in the server's certificate path; nothing was sent", _ROTATE
     ),
+    "trust_withdrawn": Answer(
+        503,
+        _TRUST,
+        "the server is no longer trusted, and may have carried the request out; nothing more was sent to it",
+        "look before you send it again; the trust.reloaded event has what holds now",
+    ),
     "pins_expired": Answer(502, _TRUST, "the pins of this server are past their `expires` date", _ROTATE),
     # its credential
     "credential_refused": Answer(

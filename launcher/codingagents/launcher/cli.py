@@ -7,7 +7,6 @@ Parses argv and hands over; sync, no event loop. Commands of the container's hal
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib.metadata
 import os
 import sys
@@ -22,7 +21,7 @@ from codingagents.rewrite import foreground, places
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.secrets import parse_option
-from codingagents.trust.commandline import Parser
+from codingagents.trust.commandline import Parser, printing
 from codingagents.trust.errors import (
     EXIT_ENGINE,
     EXIT_NOT_FOUND,
@@ -36,7 +35,6 @@ from codingagents.trust.errors import (
 from codingagents.trust.vocabulary import parse_agent_name
 
 _EXIT_INTERRUPTED = 130
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # What would be taken for the agent's own code.
 _CODES_OF_RUN = {EXIT_REFUSED: EXIT_ENGINE, EXIT_NOT_FOUND: EXIT_USAGE}
 
@@ -92,32 +90,14 @@ class _Text(TypedDict):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if sys.stdout is None:  # whoever started us closed it, and wants no output
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- for the life of the process
     try:
-        code = _main(arguments)
-        sys.stdout.flush()
+        return printing(lambda: _main(arguments))
     except AgentError as error:
         # A session's signals may be blocked by now, and nobody could interrupt us.
         (say_briefly if arguments[:1] == ["run"] else say)(str(error))
         return _CODES_OF_RUN.get(error.exit_code, error.exit_code) if arguments[:1] == ["run"] else error.exit_code
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
-    except BrokenPipeError:
-        _forget_output()  # its reader has gone
-        return EXIT_REFUSED
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS or error.filename is not None:
-            raise
-        _forget_output()
-        say(f"standard output cannot be written: {error.strerror}; make room, or send it elsewhere")
-        return EXIT_REFUSED
-    return code
-
-
-def _forget_output() -> None:
-    """Let what is still to be written go nowhere, or Python complains once more as it flushes on exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(arguments: list[str]) -> int:

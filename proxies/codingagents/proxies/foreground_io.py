@@ -73,7 +73,9 @@ class Console:
         try:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
-        except OSError:  # whoever read it has gone, or the terminal was hung up
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # else who read it has gone, or the terminal was hung up
+                sys.stderr.write(f"coding-agents: standard output cannot be written: {error.strerror}; ending\n")
             os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
             self._on_gone()
 

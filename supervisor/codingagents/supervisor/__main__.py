@@ -5,8 +5,11 @@ Imports a command's code only once it is chosen: `init` has its child's exec to 
 
 from __future__ import annotations
 
-import os
 import sys
+
+TYPE_CHECKING = False  # see signals.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 USAGE = """\
 usage: coding-agents COMMAND [ARGUMENT…]
@@ -27,46 +30,48 @@ def main(arguments: list[str]) -> int:
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if name == "init":
         return _init(rest)
-    if name in {"-h", "--help", "help"}:
-        sys.stdout.write(USAGE)
-        return 0
-    return _tool(name, rest)
+    return _printing(lambda: _tool(name, rest))
 
 
-def _tool(name: str, arguments: list[str]) -> int:
-    from codingagents.trust.errors import EXIT_REFUSED, AgentError, UsageError  # noqa: PLC0415 -- init does without
+def _printing(command: Callable[[], int]) -> int:
+    from codingagents.trust.commandline import printing  # noqa: PLC0415 -- init does without
+    from codingagents.trust.errors import AgentError  # noqa: PLC0415 -- likewise
 
     try:
-        if name == "doctor":
-            from codingagents.supervisor import doctor  # noqa: PLC0415 -- see the module's docstring
-
-            code = doctor.main(arguments)
-        elif name == "events":
-            from codingagents.supervisor import events_cli  # noqa: PLC0415 -- likewise
-
-            code = events_cli.main(arguments)
-        elif name == "helper" and arguments[:1] == ["run"]:
-            from codingagents.rewrite import foreground  # noqa: PLC0415 -- likewise
-
-            foreground.main(arguments[1:])
-        elif name == "helper" and arguments[:1] == ["list"]:
-            from codingagents.supervisor import helper_list  # noqa: PLC0415 -- likewise
-
-            code = helper_list.main(arguments[1:])
-        else:
-            raise UsageError(
-                f"there is no command {name!r}; the commands are init, doctor, events and helper (see --help)"
-            )
-        sys.stdout.flush()
+        return printing(command)
     except AgentError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone; without this Python complains once more as it flushes on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_REFUSED
-    return code
+
+
+def _show(text: str) -> int:
+    sys.stdout.write(text)
+    return 0
+
+
+def _tool(name: str, arguments: list[str]) -> int:
+    if name in {"-h", "--help", "help"}:
+        return _show(USAGE)
+    if name == "doctor":
+        from codingagents.supervisor import doctor  # noqa: PLC0415 -- see the module's docstring
+
+        return doctor.main(arguments)
+    if name == "events":
+        from codingagents.supervisor import events_cli  # noqa: PLC0415 -- likewise
+
+        return events_cli.main(arguments)
+    if name == "helper" and arguments[:1] == ["run"]:
+        from codingagents.rewrite import foreground  # noqa: PLC0415 -- likewise
+
+        foreground.main(arguments[1:])
+    if name == "helper" and arguments[:1] == ["list"]:
+        from codingagents.supervisor import helper_list  # noqa: PLC0415 -- likewise
+
+        return helper_list.main(arguments[1:])
+    from codingagents.trust.errors import UsageError  # noqa: PLC0415 -- likewise
+
+    raise UsageError(f"there is no command {name!r}; the commands are init, doctor, events and helper (see --help)")
 
 
 def _init(arguments: list[str]) -> int:
@@ -80,8 +85,7 @@ def _init(arguments: list[str]) -> int:
     except init_options.InitUsageError as error:
         return _fail(str(error), 125)  # 2 could be the command's own
     if options.help:
-        sys.stdout.write(init_options.USAGE)
-        return 0
+        return _printing(lambda: _show(init_options.USAGE))
     if options.session is None:
         from codingagents.supervisor import plain_init  # noqa: PLC0415 -- likewise
 
@@ -96,7 +100,9 @@ def _init(arguments: list[str]) -> int:
 
 
 def _fail(sentence: str, code: int) -> int:
-    sys.stderr.write(f"coding-agents: {sentence}\n")
+    from codingagents.trust.commandline import complain  # noqa: PLC0415 -- likewise
+
+    complain(sentence)
     return code
 
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -403,6 +404,52 @@ def test_a_reader_who_leaves_ends_it(tmp_path: Path, upstream: Upstream, started
     assert run.process.wait(PATIENCE) == 1
     assert not Path(run.introduction["bearer_file"]).exists()
     run.process.stdout = None
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_output_that_cannot_be_written_ends_it_with_a_sentence(tmp_path: Path, upstream: Upstream, side: str) -> None:
+    configure(tmp_path, upstream)
+    with quiet(tmp_path, ">/dev/full", side) as process:
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert said == b"coding-agents: standard output cannot be written: No space left on device; ending\n"
+
+
+@pytest.mark.parametrize("redirection", [">&-", "<&- >&- 2>&-"])
+def test_who_closed_its_streams_is_served_without_a_word(tmp_path: Path, upstream: Upstream, redirection: str) -> None:
+    """What is opened next would take their place, and an event loop does not close such a descriptor: it aborts."""
+    configure(tmp_path, upstream)
+    with quiet(tmp_path, redirection, "host") as process:
+        connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
+        with contextlib.closing(connection), socket.socket(socket.AF_UNIX) as connection.sock:
+            while connection.sock.connect_ex(str(tmp_path / "helper.sock")) != 0:
+                assert process.poll() is None
+                time.sleep(0.01)
+            connection.request("POST", "/mcp", BODY, {"Content-Type": "application/json"})
+            assert connection.getresponse().status == 200
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, said) == (0, b"")
+
+
+@contextlib.contextmanager
+def quiet(home: Path, redirection: str, side: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A `helper run` on a unix socket whose streams a shell redirects."""
+    options = ["--config", "config.toml", "--server", "dev", "--secret", "TOKEN=env:T", "--client-auth", "uid"]
+    process = subprocess.Popen(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-I", "-m", SIDES[side], "helper", "run",
+         *options, "--listen", f"unix:{home}/helper.sock"],
+        cwd=home, env={"PATH": os.environ["PATH"], "HOME": str(home), "T": "x"},
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    watchdog = threading.Timer(2 * PATIENCE, process.kill)
+    watchdog.start()
+    try:
+        yield process
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()
 
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {

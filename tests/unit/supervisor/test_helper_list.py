@@ -3,6 +3,7 @@
 import functools
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -179,5 +180,19 @@ def test_the_list_is_printed_as_text_and_as_json(tmp_path: Path, capsys: pytest.
             argv = ["helper", "list", "--session", str(tmp_path), *words]
             assert await trio.to_thread.run_sync(entry.main, argv) == 0
             assert capsys.readouterr().out.startswith(start)
+
+    serving(tmp_path, act)
+
+
+@pytest.mark.parametrize(("output", "code"), [(">/dev/null", 0), (">&-", 0), (">/dev/full", 1)])
+def test_a_list_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path, output: str, code: int) -> None:
+    command = (sys.executable, "-I", "-m", "codingagents.supervisor", "helper", "list", "--session", str(tmp_path))
+    argv = ["sh", "-c", f'exec "$@" {output}', "sh", *command]
+
+    async def act() -> None:
+        done = await trio.run_process(argv, check=False, capture_stderr=True)
+        assert done.returncode == code
+        assert done.stderr.startswith(b"coding-agents: standard output cannot be written: " if code else b"")
+        assert done.stderr.count(b"\n") == code
 
     serving(tmp_path, act)

@@ -24,6 +24,17 @@ def test_help_is_printed_and_ends_well(arguments: list[str]) -> None:
     assert done.stdout.startswith("usage: coding-agents")
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["init", "--help"], ["events", "--help"]])
+@pytest.mark.parametrize(("output", "code"), [(">&-", 0), (">/dev/full", 1)])
+def test_output_that_cannot_be_written_is_a_sentence(arguments: list[str], output: str, code: int) -> None:
+    """Of every command; who closed standard output wants none."""
+    argv = ["sh", "-c", f'exec "$@" {output}', "sh", *PROGRAM, *arguments]
+    done = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False, timeout=20)
+    assert done.returncode == code
+    assert done.stderr.startswith("coding-agents: standard output cannot be written: " if code else "")
+    assert done.stderr.count("\n") == code
+
+
 @pytest.mark.parametrize("arguments", [[], ["launch"], ["--init"]])
 def test_an_unknown_command_is_one_sentence_and_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """It names the commands that there are."""

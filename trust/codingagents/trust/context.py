@@ -85,7 +85,7 @@ class PinnedTls(ssl.SSLObject):
         if self.session_reused:
             raise _refusal("the TLS session was resumed, so there is no certificate path to check")
         try:
-            chain = _verified_path(self)
+            chain = verified_chain(self)
             return self.context.judge(chain, server_name=str(self.server_hostname), tls_version=str(self.version()))
         except TrustError as error:
             raise _refusal(str(error)) from error
@@ -248,7 +248,7 @@ def checked_io(connection: PinnedTls) -> tuple[Callable[[int], bytes], Callable[
     return inner.read, inner.write
 
 
-def _verified_path(connection: ssl.SSLObject) -> list[bytes]:
+def verified_chain(connection: ssl.SSLObject) -> list[bytes]:
     """Return the path that OpenSSL verified, leaf first, as DER; empty where there is none.
 
     The method is public from Python 3.13; before, the same C method is reached through a private attribute and

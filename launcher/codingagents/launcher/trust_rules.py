@@ -69,9 +69,7 @@ def _check(facts: CertificateFacts, *, leaf: bool, now: datetime.datetime) -> No
         raise TrustError(f"{name} has expired on {facts.not_after:%Y-%m-%d}; get its successor from whoever runs it")
     if facts.not_before > now:
         raise TrustError(f"{name} is not valid before {facts.not_before:%Y-%m-%d}; check this machine's clock")
-    if facts.key_kind in ("DSA", "other") or (
-        facts.key_bits < {"RSA": MIN_RSA_BITS, "EC": MIN_EC_BITS}.get(facts.key_kind, 0)
-    ):
+    if facts.key_kind == "other" or (facts.key_bits < {"RSA": MIN_RSA_BITS, "EC": MIN_EC_BITS}.get(facts.key_kind, 0)):
         raise TrustError(f"{name} has a key that is too weak ({facts.key_kind}, {facts.key_bits} bits); get another CA")
     if facts.signature_hash in _WEAK_HASHES:
         raise TrustError(f"{name} is signed with {facts.signature_hash}, which can be forged; get a newer certificate")

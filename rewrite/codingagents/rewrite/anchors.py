@@ -15,6 +15,7 @@ from pathlib import Path
 
 import certifi
 
+from codingagents.rewrite import places
 from codingagents.rewrite.certificates import parse_certificates, to_pem
 from codingagents.rewrite.config import AnchorSource
 from codingagents.rewrite.override_store import OverrideStore, StoredOverride
@@ -26,10 +27,6 @@ from codingagents.trust.errors import NotFoundError, TrustError
 
 MAX_STORE = 4 * 1024 * 1024  # bytes; Debian's whole bundle is about 220 kB
 WARN_DAYS = 30
-
-# In the subject of every session's authority (`supervisor.session_ca`): its certificates are for loopback, and never
-# for an upstream.
-_SESSION_AUTHORITY = b"coding-agents session "
 
 
 def read_anchors(sources: Mapping[str, AnchorSource], file: str, store: OverrideStore) -> dict[str, Anchors]:
@@ -62,8 +59,8 @@ def certificates(content: bytes, file: str) -> list[bytes]:
 
 
 def is_session_authority(certificate: bytes) -> bool:
-    """Return whether a DER certificate is one that a session made for its own listeners."""
-    return _SESSION_AUTHORITY in certificate
+    """Return whether a DER certificate, by its names, is one that a session made for its own listeners."""
+    return places.SESSION_AUTHORITY.encode() in certificate
 
 
 def _store(path: Path, source: AnchorSource, table: Table) -> list[bytes]:

@@ -1,8 +1,8 @@
 """CORE: certificates as files hold them: PEM among text, DER, PKCS#7, TRUSTED CERTIFICATE; and what one of them says.
 
 `parse_certificates` returns DER and nothing else of the file: a private key in it is refused, never copied. It is
-strict about the frame and, but for PKCS#7, loads no library; what a certificate means is `describe`'s, which loads
-`cryptography`, slow to load. Neither verifies anything nor judges whom to trust. No I/O, no clock.
+strict about the frame and, but for PKCS#7, loads no library; what a certificate means is told by `certificate_facts`,
+which does. Verifies nothing and judges nobody. No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -10,17 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
-import hashlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from codingagents.trust import der
 from codingagents.trust.errors import TrustError
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 MAX_CERTIFICATES = 2000  # Debian's store has about 142
 MAX_CERTIFICATE = 64 * 1024  # bytes of DER
@@ -50,7 +45,7 @@ class CertificateFacts:
     permitted: tuple[str, ...]  # name constraints, as `sans`
     excluded: tuple[str, ...]
     extended_key_usage: tuple[str, ...]  # names, or OIDs without one; empty: any
-    key_kind: str  # RSA, EC, Ed25519, Ed448, DSA, or "other"
+    key_kind: str  # RSA, EC, Ed25519, Ed448, or "other"
     key_bits: int  # 0 where unknown
     signature_hash: str | None  # as `sha256`; None where the algorithm has none of its own, or is unknown
     self_signed: bool
@@ -91,37 +86,16 @@ def to_pem(certificates: list[bytes] | tuple[bytes, ...]) -> str:
 
 def describe(certificate: bytes) -> CertificateFacts:
     """Return what a DER certificate says, or raise `TrustError` where it cannot be read."""
-    from cryptography import x509  # noqa: PLC0415 -- slow to load, and sessions without an override need none of it
+    from codingagents.rewrite import certificate_facts  # noqa: PLC0415 -- slow to load, and most commands need no facts
 
-    spki = der.spki_pin(certificate)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of serial numbers and the like: what matters here is checked here
-        try:
-            parsed = x509.load_der_x509_certificate(certificate)
-            return _facts(parsed, certificate, spki)
-        except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:
-            raise TrustError(f"a certificate cannot be read ({error}); get it again from whoever issued it") from None
+    return certificate_facts.describe(certificate)
 
 
 def is_issued_by(certificate: bytes, issuer: bytes) -> bool:
     """Return whether `issuer` has the name and the key that `certificate` was signed with; both are DER."""
-    from cryptography import x509  # noqa: PLC0415 -- as in `describe`
+    from codingagents.rewrite import certificate_facts  # noqa: PLC0415 -- likewise
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _is_issued_by(x509.load_der_x509_certificate(certificate), x509.load_der_x509_certificate(issuer))
-
-
-def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415 -- as in `describe`
-
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, InvalidSignature):
-        return False  # other names, or another key
-    except (TypeError, UnsupportedAlgorithm):
-        return certificate.issuer == issuer.subject  # a key that `cryptography` cannot verify with
-    return True
+    return certificate_facts.is_issued_by(certificate, issuer)
 
 
 def _wrapped(certificate: bytes) -> str:
@@ -217,96 +191,3 @@ def _uses(auxiliary: bytes) -> tuple[set[bytes], set[bytes]]:
 
 def _shown(label: bytes) -> str:
     return repr(label[:40].decode("ascii", "backslashreplace"))
-
-
-def _facts(parsed: x509.Certificate, certificate: bytes, spki: str) -> CertificateFacts:
-    from cryptography import x509  # noqa: PLC0415 -- as in `describe`
-
-    extensions = parsed.extensions
-    try:
-        sans = _names(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except x509.ExtensionNotFound:
-        sans = ()
-    try:
-        constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
-        is_ca, path_length = constraints.ca, constraints.path_length
-    except x509.ExtensionNotFound:
-        is_ca, path_length = False, None
-    try:
-        within = extensions.get_extension_for_class(x509.NameConstraints).value
-        permitted, excluded = _names(within.permitted_subtrees or ()), _names(within.excluded_subtrees or ())
-    except x509.ExtensionNotFound:
-        permitted, excluded = (), ()
-    try:
-        uses = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        extended = tuple(_use(each) for each in uses)
-    except x509.ExtensionNotFound:
-        extended = ()
-    kind, bits = _key(parsed)
-    return CertificateFacts(
-        subject=parsed.subject.rfc4514_string(),
-        issuer=parsed.issuer.rfc4514_string(),
-        sans=sans,
-        not_before=parsed.not_valid_before_utc,
-        not_after=parsed.not_valid_after_utc,
-        sha256=hashlib.sha256(certificate).hexdigest(),
-        spki=spki,
-        is_ca=is_ca,
-        path_length=path_length,
-        permitted=permitted,
-        excluded=excluded,
-        extended_key_usage=extended,
-        key_kind=kind,
-        key_bits=bits,
-        signature_hash=_signature_hash(parsed),
-        self_signed=_is_issued_by(parsed, parsed),
-    )
-
-
-def _names(names: Iterable[x509.GeneralName]) -> tuple[str, ...]:
-    from cryptography import x509  # noqa: PLC0415 -- as in `describe`
-
-    words = {x509.DNSName: "DNS", x509.IPAddress: "IP", x509.UniformResourceIdentifier: "URI", x509.RFC822Name: "email"}
-    return tuple(
-        f"{words[type(each)]}:{each.value}" if type(each) in words else f"other:{type(each).__name__}" for each in names
-    )
-
-
-def _use(use: x509.ObjectIdentifier) -> str:
-    from cryptography.x509.oid import ExtendedKeyUsageOID as Uses  # noqa: PLC0415 -- as in `describe`
-
-    known = {Uses.SERVER_AUTH: "serverAuth", Uses.CLIENT_AUTH: "clientAuth", Uses.ANY_EXTENDED_KEY_USAGE: "any"}
-    return known.get(use, use.dotted_string)
-
-
-def _key(parsed: x509.Certificate) -> tuple[str, int]:
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 -- as in `describe`
-    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa  # noqa: PLC0415 -- likewise
-
-    try:
-        key = parsed.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return "other", 0
-    match key:
-        case rsa.RSAPublicKey():
-            return "RSA", key.key_size
-        case ec.EllipticCurvePublicKey():
-            return "EC", key.key_size
-        case dsa.DSAPublicKey():
-            return "DSA", key.key_size
-        case ed25519.Ed25519PublicKey():
-            return "Ed25519", 256
-        case ed448.Ed448PublicKey():
-            return "Ed448", 456
-        case _:
-            return "other", 0
-
-
-def _signature_hash(parsed: x509.Certificate) -> str | None:
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 -- as in `describe`
-
-    try:
-        found = parsed.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        return None
-    return None if found is None else found.name

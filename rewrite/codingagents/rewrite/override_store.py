@@ -24,12 +24,13 @@ from codingagents.rewrite.certificates import parse_certificates, to_pem
 from codingagents.rewrite.overrides import Override, from_toml, parse_name, to_toml
 from codingagents.rewrite.private_files import private_directory, read_private, replace_private
 from codingagents.rewrite.tables import Table, quoted
-from codingagents.trust.errors import AgentError, ConfigError, NotFoundError, TrustError, UsageError
+from codingagents.trust.errors import AgentError, ConfigError, NotFoundError, UsageError
 
 MAX_PEM = 1024 * 1024  # bytes, of one override
 MAX_TOML = 64 * 1024
 
 _PEM, _NEXT, _TOML = ".pem", ".pem-next", ".toml"
+_DRAFT = ".new"  # of `replace_private`, after a dot and the file's name
 
 
 class StoredOverride(NamedTuple):
@@ -65,17 +66,18 @@ class OverrideStore:
         """
         name = parse_name(override.name)
         pem = to_pem(tuple(certificates)).encode()
-        digest = hashlib.sha256(pem).hexdigest()
         with self._locked(fcntl.LOCK_EX, create=True) as directory:
             assert directory is not None
             if name in _names(directory) and not replace:
                 raise UsageError(f"there is an override {quoted(name)} already; give --replace, or another name")
             _clear(directory)
-            replace_private(directory / f"{name}{_NEXT}", pem)
-            _sync(directory)  # the certificates are on disk under their name before anything refers to them
-            replace_private(directory / f"{name}{_TOML}", to_toml(override, digest).encode())
-            _clear(directory)
-            _sync(directory)
+            try:
+                replace_private(directory / f"{name}{_NEXT}", pem)
+                _sync(directory)  # the certificates lie under their name before anything refers to them
+                replace_private(directory / f"{name}{_TOML}", to_toml(override, _sha256(pem)).encode())
+            finally:
+                _clear(directory)
+                _sync(directory)
 
     def remove(self, name: str) -> None:
         """Forget `name`, which need not be readable; `NotFoundError` with the nearest name."""
@@ -120,55 +122,67 @@ def _check_known(name: str, directory: Path | None) -> None:
 
 
 def _read(directory: Path, name: str) -> StoredOverride:
-    path = directory / f"{name}{_TOML}"
     remedy = f"run: coding-agents trust remove {name}, and add it again"
     try:
         parse_name(name)
-        text = read_private(path, limit=MAX_TOML).decode()
-        override, digest = from_toml(Table(tomllib.loads(text), str(path)), name)
-        return StoredOverride(override, tuple(parse_certificates(_pem(directory, name, digest), f"{name}{_PEM}")))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, UsageError):
-        raise ConfigError(f"{path} is not as it was written; {remedy}") from None
-    except (FileNotFoundError, TrustError):
-        raise ConfigError(f"{directory / name}{_PEM} is not what {name}{_TOML} names; {remedy}") from None
+        override, digest = from_toml(_table(directory, name), name)
+    except (UsageError, ValueError, FileNotFoundError):
+        raise ConfigError(f"{directory / name}{_TOML} is not as it was written; {remedy}") from None
+    content = next((found for found in _candidates(directory, name) if _sha256(found) == digest), None)
+    if content is None:
+        raise ConfigError(f"{directory / name}{_PEM} is not what {name}{_TOML} names; {remedy}")
+    return StoredOverride(override, tuple(parse_certificates(content, f"{name}{_PEM}")))
 
 
-def _pem(directory: Path, name: str, digest: str) -> bytes:
-    """Return the certificates' file that has `digest`: the one in its place, or one on the way there."""
+def _table(directory: Path, name: str) -> Table:
+    """Return what `NAME.toml` holds; `ValueError` where it is no TOML, `ConfigError` where others may touch it."""
+    path = directory / f"{name}{_TOML}"
+    return Table(tomllib.loads(read_private(path, limit=MAX_TOML).decode()), str(path))
+
+
+def _candidates(directory: Path, name: str) -> Iterator[bytes]:
+    """Yield the certificates in their place, and those on the way there."""
     for suffix in (_PEM, _NEXT):
         with contextlib.suppress(FileNotFoundError):
-            content = read_private(directory / f"{name}{suffix}", limit=MAX_PEM)
-            if hashlib.sha256(content).hexdigest() == digest:
-                return content
-    raise FileNotFoundError
+            yield read_private(directory / f"{name}{suffix}", limit=MAX_PEM)
 
 
 def _clear(directory: Path) -> None:
-    """Finish or undo what a writer left, this one's last step included: each file of certificates is named, or goes."""
+    """Finish or undo what a writer left, one that died or this one: every file of certificates is named, or goes."""
     names = set(_names(directory))
     try:
-        for path in directory.iterdir():
-            if path.suffix == _NEXT and path.stem in names and _is_named(directory, path):
-                os.replace(path, path.with_suffix(_PEM))
-        for path in directory.iterdir():
-            if path.suffix == _NEXT or path.name[0] == "." or (path.suffix == _PEM and path.stem not in names):
+        for path in sorted(directory.iterdir()):
+            is_draft = path.name[0] == "." and path.suffix == _DRAFT
+            if path.suffix == _NEXT and path.stem in names:
+                _settle(path)
+            elif is_draft or (path.suffix in (_PEM, _NEXT) and path.stem not in names):
                 path.unlink()
     except OSError as error:
         raise AgentError(f"cannot clear {directory}: {error.strerror}") from None
 
 
-def _is_named(directory: Path, path: Path) -> bool:
-    """Whether the TOML beside `path` names just these certificates."""
-    with contextlib.suppress(AgentError, ValueError, FileNotFoundError):
-        text = read_private(directory / f"{path.stem}{_TOML}", limit=MAX_TOML).decode()
-        digest = tomllib.loads(text).get("pem_sha256")
-        return hashlib.sha256(read_private(path, limit=MAX_PEM)).hexdigest() == digest
-    return False
+def _settle(path: Path) -> None:
+    """Put certificates into their place if the TOML beside them names them, else remove them."""
+    try:
+        named = _table(path.parent, path.stem).values.get("pem_sha256")
+    except (AgentError, ValueError):
+        return  # nobody can tell: a person has to look at the TOML first
+    if _sha256(read_private(path, limit=MAX_PEM)) == named:
+        os.replace(path, path.with_suffix(_PEM))
+    else:
+        path.unlink()
 
 
 def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise AgentError(f"cannot write {directory}: {error.strerror}") from None
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

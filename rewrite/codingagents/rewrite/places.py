@@ -25,6 +25,7 @@ RUN_EXPORT: Final = "/run/agent-data-export"
 CLIENTS: Final = f"{RUN_ROOT}/clients"  # one sticky directory for each client's configuration
 AGENT_HOME: Final = f"{RUN_ROOT}/home"
 SESSION_CA: Final = f"{RUN_ROOT}/session-ca.pem"  # signs the certificates of helpers that listen on https
+SESSION_AUTHORITY: Final = "coding-agents session"  # how the name of what signs them starts
 SOCKETS: Final = f"{RUN_ROOT}/mcp"  # NAME.sock of each helper that listens on a unix socket
 TRUST: Final = f"{RUN_ROOT}/trust"  # root's alone: NAME.pem, the trust anchors of each helper
 

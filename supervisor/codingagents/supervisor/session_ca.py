@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from codingagents.rewrite import places
 from codingagents.rewrite.specs import ListenCertificate
 from codingagents.trust.vocabulary import Secret
 
@@ -37,7 +38,7 @@ def issue(session: str, servers: Iterable[str], now: datetime.datetime) -> tuple
 
 
 def _authority(session: str, key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.Certificate:
-    name = _named(f"coding-agents session {session}")
+    name = _named(f"{places.SESSION_AUTHORITY} {session}")
     addresses = [x509.IPAddress(ipaddress.ip_network(address)) for address in _ADDRESSES]
     constraints = x509.NameConstraints([x509.DNSName(_NAME), *addresses], None)
     return (

@@ -19,6 +19,17 @@ from cryptography.x509.oid import NameOID
 KeyType = Literal["ec", "rsa", "ed25519"]
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
+_CA_KEY_USAGE = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 _DAY = datetime.timedelta(days=1)
 
 
@@ -45,6 +56,11 @@ class Issued:
     @cached_property
     def pem(self) -> str:
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of its DER, hexadecimal."""
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
 
     @property
     def chain_pem(self) -> str:
@@ -82,8 +98,11 @@ class Issued:
         )
 
 
-def make_root(name: str = "Test Root", *, key: PrivateKey | None = None) -> Issued:
-    return _issue(name, None, ca=True, key=key)
+def make_root(
+    name: str = "Test Root", *, key: PrivateKey | None = None, without: Sequence[type[x509.ExtensionType]] = ()
+) -> Issued:
+    """A self-signed CA; `without` leaves extensions out."""
+    return _issue(name, None, ca=True, key=key, without=without)
 
 
 def _issue(
@@ -94,6 +113,7 @@ def _issue(
     key: PrivateKey | None = None,
     names: Sequence[str] = (),
     expired: bool = False,
+    without: Sequence[type[x509.ExtensionType]] = (),
 ) -> Issued:
     key = key or make_key()
     signing = issuer.key if issuer else key
@@ -107,12 +127,19 @@ def _issue(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - 30 * _DAY)
         .not_valid_after(now + (-_DAY if expired else 30 * _DAY))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False)
     )
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (x509.BasicConstraints(ca=ca, path_length=None), True),
+        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), False),
+    ]
+    if ca:
+        extensions.append((_CA_KEY_USAGE, True))
     if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(each) for each in names]), False)
+        extensions.append((x509.SubjectAlternativeName([_general_name(each) for each in names]), False))
+    for extension, critical in extensions:
+        if not isinstance(extension, tuple(without)):
+            builder = builder.add_extension(extension, critical)
     digest = None if isinstance(signing, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     above = (issuer, *issuer.issuers) if issuer and issuer.certificate.issuer != issuer.certificate.subject else ()
     return Issued(builder.sign(signing, digest), key, above)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from codingagents.trust.errors import ConfigError, TrustError
 from codingagents.trust.pem import parse_pem
 from codingagents.trust.pins import Pin, PinMismatchError, Pinning, parse_pin, pinning
 from codingagents.trust.vocabulary import MinVersion, PinMode, PinPosition
+from handshakes import REQUEST, VERSIONS, connect, server_context
 from pki import Issued, make_root
 
 ROOT = make_root()
@@ -24,66 +23,6 @@ LEAF = INTERMEDIATE.issue()
 OTHER_ROOT = make_root("Other Root")
 ROGUE = OTHER_ROOT.issue()  # trusted by the store, for the right name, but not what is pinned
 STORE = ROOT.pem + OTHER_ROOT.pem
-REQUEST = b"POST /mcp HTTP/1.1\r\nAuthorization: Bearer upstream-token\r\n\r\n"
-VERSIONS: list[MinVersion] = ["1.2", "1.3"]
-
-
-@dataclass
-class Server:
-    """One TLS server end in memory; `received` is every application byte that it got to decrypt."""
-
-    tls: ssl.SSLObject
-    received: bytes = b""
-    established: bool = False
-
-    def step(self) -> None:
-        try:
-            if not self.established:
-                self.tls.do_handshake()
-                self.established = True
-            while data := self.tls.read():
-                self.received += data
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            pass
-        except ssl.SSLError:
-            pass  # the client went away
-
-
-def server_context(identity: Issued, chain_pem: str | None = None, version: MinVersion = "1.3") -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.maximum_version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[version]
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    descriptor = os.memfd_create("identity")
-    os.write(descriptor, (identity.key_pem + (chain_pem or identity.chain_pem)).encode())
-    context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    os.close(descriptor)
-    return context
-
-
-def connect(
-    client_context: ssl.SSLContext,
-    serving: ssl.SSLContext,
-    *,
-    name: str = "localhost",
-    session: ssl.SSLSession | None = None,
-) -> tuple[ssl.SSLObject, Server, ssl.SSLError | None]:
-    """Do a handshake and send a request; also after a refusal, flushing all that the client had queued."""
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_context.wrap_bio(to_client, to_server, server_hostname=name, session=session)
-    server = Server(serving.wrap_bio(to_server, to_client, server_side=True))
-    for _ in range(6):
-        try:
-            client.do_handshake()
-        except ssl.SSLWantReadError:
-            server.step()
-            continue
-        except ssl.SSLError as error:
-            server.step()
-            return client, server, error
-        client.write(REQUEST)
-        server.step()
-        return client, server, None
-    raise AssertionError("the handshake did not end")
 
 
 def enforce(*pins: Pin) -> Pinning:
@@ -326,7 +265,7 @@ def test_a_path_that_cannot_be_had_or_read_is_refused(
             raise AttributeError("no getter on this interpreter")
         return path
 
-    monkeypatch.setattr(context_module, "_verified_path", getter)
+    monkeypatch.setattr(context_module, "verified_chain", getter)
     context = pinned_context(STORE, pinning(mode, [Pin(LEAF.pin)]))
     _, server, error = connect(context, server_context(LEAF))
     assert isinstance(error, ssl.SSLCertVerificationError)
@@ -344,7 +283,7 @@ def test_a_resumed_or_missing_chain_of_the_c_getter_is_an_empty_path() -> None:
         def get_verified_chain(self) -> None:
             return None
 
-    assert context_module._verified_path(Bare()) == []  # type: ignore[arg-type]  # only the getter is asked
+    assert context_module.verified_chain(Bare()) == []  # type: ignore[arg-type]  # only the getter is asked
 
 
 def test_a_pinned_context_makes_no_ssl_socket() -> None:

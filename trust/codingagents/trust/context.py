@@ -32,6 +32,8 @@ _ALLOWED_VERSIONS = {ssl.TLSVersion.TLSv1_2: ("TLSv1.2", "TLSv1.3"), ssl.TLSVers
 # X509_V_ERR_*: what OpenSSL says where no path ends in an anchor: UNABLE_TO_GET_ISSUER_CERT,
 # DEPTH_ZERO_SELF_SIGNED_CERT, SELF_SIGNED_CERT_IN_CHAIN, UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
 _NO_ANCHOR = frozenset({2, 18, 19, 20})
+# From PATHLEN_INVALID_FOR_NON_CA to EC_KEY_EXPLICIT_PARAMS: what VERIFY_X509_STRICT adds, extensions most of all.
+_NOT_STRICT = range(80, 95)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class PinnedTls(ssl.SSLObject):
     """One connection; the path is checked when the handshake returns, and data passes only after that."""
 
     context: PinnedContext
+    _outgoing: ssl.MemoryBIO
     _trust: PeerTrust | None = None
 
     def do_handshake(self) -> None:
@@ -77,9 +80,15 @@ class PinnedTls(ssl.SSLObject):
             if context.narrowed and error.verify_code in _NO_ANCHOR:
                 mismatch = PinMismatchError(context.pinning.expected, ("a path to none of the pinned anchors",))
                 raise _refusal(str(mismatch)) from mismatch
+            if context.strict_x509 and error.verify_code in _NOT_STRICT:
+                raise _refusal(f"{error.verify_message}, which strict_x509 = true does not allow") from error
             raise
         if self._trust is None:
-            self._trust = self._check()
+            try:
+                self._trust = self._check()
+            except ssl.SSLError:
+                self._outgoing.read()  # under TLS 1.3 the client's certificate waits there: nobody is to send it now
+                raise
 
     def _check(self) -> PeerTrust:
         if self.session_reused:
@@ -118,6 +127,20 @@ class PinnedContext(ssl.SSLContext):
     overrides: Mapping[str, str]  # SHA-256 of anchors that were added to the store -> the name of the override
     strict_x509: bool
     identity: str | None  # fingerprint of the client certificate
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> PinnedTls:
+        """Return one connection, whose bytes come and go through the two BIOs."""
+        connection = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        assert isinstance(connection, PinnedTls)
+        connection._outgoing = outgoing  # noqa: SLF001 -- same module
+        return connection
 
     def wrap_socket(self, *_args: object, **_kwargs: object) -> ssl.SSLSocket:
         """Refuse: an `SSLSocket` would skip the check. Use `wrap_bio`, as event loops do."""
@@ -249,7 +272,7 @@ def checked_io(connection: PinnedTls) -> tuple[Callable[[int], bytes], Callable[
 
 
 def verified_chain(connection: ssl.SSLObject) -> list[bytes]:
-    """Return the path that OpenSSL verified, leaf first, as DER; empty where there is none.
+    """Return the path that OpenSSL verified on this connection, leaf first, as DER; empty where there is none.
 
     The method is public from Python 3.13; before, the same C method is reached through a private attribute and
     returns certificate objects.

@@ -4,10 +4,14 @@ import os
 import sys
 from pathlib import Path
 
-from codingagents.launcher import run, session_dir
+from codingagents.launcher import session_dir
+from codingagents.launcher.companion import beside
 from codingagents.launcher.engines.local import LocalEngine
+from codingagents.launcher.reload import TrustReload
 from codingagents.launcher.renewals import Renewals
 from codingagents.launcher.terminal import say
+from codingagents.rewrite.override_store import OverrideStore
+from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.renewal import SecretFiles
 from codingagents.rewrite.secrets import SecretSource
 from codingagents.rewrite.specs import SessionSecrets, SessionSpec, UidPlan
@@ -41,8 +45,11 @@ def main(mode: str, base: Path) -> int:
     env_file = base / "mcp-secrets.env"
     sources = [] if env_file.exists() else [SecretSource(name=SecretName("TOKEN"), kind="env", place="-")]
     renewals = Renewals(SecretFiles(secrets.secrets, sources=sources, env_file=env_file, headers=[]), say)
+    config = parse_config("", str(base / "config.toml"))
+    reload = TrustReload(spec, config, overrides=OverrideStore(base / "trust-overrides"), secrets=dict)
     try:
-        return run._start(engine, files, spec, secrets, renewals)
+        with beside(files, spec, renewals, reload) as companion:
+            return engine.start(files.directory, secrets, companion)
     except AgentError as error:
         say(str(error))
         return error.exit_code

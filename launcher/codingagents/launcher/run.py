@@ -14,8 +14,11 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from codingagents.launcher import session_dir, uids
+from codingagents.launcher.companion import beside
 from codingagents.launcher.engines.base import Engine
 from codingagents.launcher.engines.local import LocalEngine
+from codingagents.launcher.reload import TrustReload
+from codingagents.launcher.reload_plan import without_pin
 from codingagents.launcher.renewals import Renewals
 from codingagents.launcher.terminal import say, say_briefly
 from codingagents.launcher.workspace import check_reachable, choose_workspace
@@ -30,9 +33,9 @@ from codingagents.rewrite.plan import anchor_sources, plan_session, required_sec
 from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.renewal import SecretFiles
 from codingagents.rewrite.secrets import FILE_NAME, SecretSource, gather
-from codingagents.rewrite.specs import AnyControl, ControlCheckpoint, SessionSecrets, SessionSpec, UidPlan
+from codingagents.rewrite.specs import SessionSecrets, SessionSpec, UidPlan
 from codingagents.trust import checkpoint
-from codingagents.trust.errors import AgentError, UsageError
+from codingagents.trust.errors import UsageError
 from codingagents.trust.vocabulary import Secret
 
 DEFAULT_AGENT = "claude"
@@ -69,7 +72,8 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
     agent = options.agent or config.session.agent or DEFAULT_AGENT
     plan = _uids(config, options.uid_base)
     workspace = choose_workspace(options.workspace, config)
-    anchors = read_anchors(anchor_sources(config), config.file, OverrideStore(options.base / places.OVERRIDES))
+    overrides = OverrideStore(options.base / places.OVERRIDES)
+    anchors = read_anchors(anchor_sources(config), config.file, overrides)
     spec = plan_session(
         config,
         session=session,
@@ -90,20 +94,19 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
     files = session_dir.place(session, base=options.base, directory=options.session_dir)
     engine.prepare()
     session_dir.create(files, spec)
-    doubtful = (warning for each in anchors.values() for warning in each.warnings)
+    doubtful = [*without_pin(config), *(warning for each in anchors.values() for warning in each.warnings)]
     for warning in (*config.warnings, *doubtful, *check_expiry(config, now.date()), *_left_out(config, agent)):
         say(f"warning: {warning}")
+    held = SecretFiles(
+        secrets,
+        sources=options.secrets,
+        env_file=options.base / FILE_NAME,
+        headers=[header for remote in spec.remotes for header in remote.headers],
+    )
+    reload = TrustReload(spec, config, overrides=overrides, secrets=lambda: held.current)
     try:
-        renewals = Renewals(
-            SecretFiles(
-                secrets,
-                sources=options.secrets,
-                env_file=options.base / FILE_NAME,
-                headers=[header for remote in spec.remotes for header in remote.headers],
-            ),
-            say_briefly,
-        )
-        return _start(engine, files, spec, SessionSecrets(secrets=secrets, signing_key=signing_key), renewals)
+        with beside(files, spec, Renewals(held, say_briefly), reload) as companion:
+            return engine.start(files.directory, SessionSecrets(secrets=secrets, signing_key=signing_key), companion)
     finally:
         if files.log.exists():  # a supervisor that could not even start has none
             say_briefly(f"session {session}: log {files.log}, key {files.public_key}")
@@ -128,27 +131,6 @@ def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """
     passed_on = {name: text for name, text in environment.items() if name in _AGENT_VARIABLES or name[:3] == "LC_"}
     return {"PATH": places.AGENT_PATH, **passed_on}
-
-
-def _start(
-    engine: Engine,
-    files: session_dir.SessionFiles,
-    spec: SessionSpec,
-    secrets: SessionSecrets,
-    renewals: Renewals,
-) -> int:
-    keeper = session_dir.CheckpointKeeper(files, spec.public_key)
-
-    def on_control(message: AnyControl) -> None:
-        if not isinstance(message, ControlCheckpoint):
-            return
-        try:
-            keeper.keep(message.note)
-        except AgentError as error:
-            # The session goes on: the log holds its checkpoints as well, only not out of the session's reach.
-            say_briefly(f"warning: a checkpoint was not kept: {error}")
-
-    return engine.start(files.directory, secrets, on_control, renewals.look)
 
 
 def _engine(name: str, environment: Mapping[str, str]) -> Engine:

@@ -24,7 +24,7 @@ def sessions_with(base: Path, override: str) -> Iterator[tuple[str, list[str]]]:
 
     A session whose specification cannot be read is passed over: what is told here is a courtesy.
     """
-    for directory in sorted((base / "sessions").glob("*")):
+    for directory in sorted((base / places.SESSIONS).glob("*")):
         if not _is_running(directory):
             continue
         with contextlib.suppress(AgentError, FileNotFoundError):

@@ -63,7 +63,7 @@ def place(session: SessionId, *, base: Path, directory: Path | None) -> SessionF
     """
     trusted = private_directory(base / places.TRUSTED, create=False)
     base = trusted.parent
-    chosen = private_directory(directory or base / "sessions" / session, create=False)
+    chosen = private_directory(directory or base / places.SESSIONS / session, create=False)
     if chosen == trusted or trusted in chosen.parents or chosen in trusted.parents:
         raise ConfigError(f"--session-dir {chosen} must lie apart from {trusted}, which a session must not reach")
     if chosen.is_dir() and any(chosen.iterdir()):

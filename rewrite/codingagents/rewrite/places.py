@@ -13,6 +13,7 @@ LAUNCHER_SOCKET: Final = "launcher.sock"  # the launcher's: `coding-agents trust
 # Below the home directory of whoever runs sessions.
 HOST_CONFIG: Final = ".config/coding-agents"
 OVERRIDES: Final = "trust-overrides"  # in it: CAs that `coding-agents trust add` put beside a trust store
+SESSIONS: Final = "sessions"  # in it: a directory for each session, unless it was given another
 TRUSTED: Final = "trusted"  # in it: what proves a session's log, SESSION with one of these suffixes
 KEY_SUFFIX: Final = ".pub"
 CHECKPOINT_SUFFIX: Final = ".checkpoint"

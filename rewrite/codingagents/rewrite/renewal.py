@@ -41,6 +41,11 @@ class SecretFiles:
         if self._renewable > {source.name for source in self._sources}:
             self._paths.append(env_file)
 
+    @property
+    def current(self) -> Mapping[str, Secret]:
+        """All secrets, with the values that count now."""
+        return self._current
+
     def signature(self) -> Signature:
         """Return what changes as soon as one of the files is written, replaced, removed or given other rights."""
         return tuple(map(_signature, self._paths))

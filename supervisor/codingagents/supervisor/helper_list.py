@@ -13,10 +13,11 @@ from typing import Final
 import h11
 import msgspec
 
-from codingagents.supervisor import helper_view, operator_socket
+from codingagents.rewrite import places
+from codingagents.supervisor import helper_view
 from codingagents.supervisor.helper_listing import HelperList
 from codingagents.supervisor.init_options import InitUsageError, parse
-from codingagents.trust import errors, linux, wire
+from codingagents.trust import errors, linux, unix_socket, wire
 from codingagents.trust.commandline import Parser
 from codingagents.trust.errors import AgentError, NotFoundError, UsageError, WireError
 
@@ -87,7 +88,7 @@ def _ask(directory: str) -> bytes:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_SECONDS)
-            connection.connect(operator_socket.address(place))
+            connection.connect(unix_socket.address(place, places.OPERATOR_SOCKET))
             if linux.peer_of_unix_socket(connection) != os.geteuid():  # a directory named by somebody else's process
                 raise AgentError(f"the socket in {directory} is not a session's: another user made it")
             return _converse(connection)

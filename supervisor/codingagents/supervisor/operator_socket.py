@@ -16,7 +16,7 @@ import trio
 
 from codingagents.rewrite import places
 from codingagents.supervisor.accepting import next_connection
-from codingagents.trust import linux
+from codingagents.trust import linux, unix_socket
 
 _AT_ONCE: Final = 8
 _SECONDS: Final = 10.0
@@ -34,7 +34,7 @@ async def serve(directory: str, helpers: Callable[[], Awaitable[bytes]], complai
         complain(f"no operator socket in {directory}: {error.strerror}")
         return
     try:
-        listener = bind(place)
+        listener = unix_socket.bind(place, places.OPERATOR_SOCKET, _BACKLOG)
     except OSError as error:
         complain(f"no operator socket in {directory}: {error.strerror}")
     else:
@@ -46,24 +46,6 @@ async def serve(directory: str, helpers: Callable[[], Awaitable[bytes]], complai
                     os.unlink(places.OPERATOR_SOCKET, dir_fd=place)
     finally:
         os.close(place)
-
-
-def address(place: int) -> str:
-    """Return the socket's address below the directory `place`: one that fits sun_path (108 bytes) wherever that is."""
-    return f"/proc/self/fd/{place}/{places.OPERATOR_SOCKET}"
-
-
-def bind(place: int) -> socket.socket:
-    """Return the socket, listening and its owner's alone; before `listen` nobody can connect."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(address(place))
-        os.chmod(places.OPERATOR_SOCKET, 0o600, dir_fd=place)
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 async def _serve(listener: socket.socket, helpers: Callable[[], Awaitable[bytes]]) -> None:

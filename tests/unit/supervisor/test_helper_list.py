@@ -11,8 +11,10 @@ import pytest
 import trio
 import trio.testing
 
+from codingagents.rewrite import places
 from codingagents.supervisor import __main__ as entry
 from codingagents.supervisor import helper_list, operator_socket
+from codingagents.trust import unix_socket
 
 DOCUMENT = b'{"schema":"coding-agents/helpers/v1","session":"s-1","taken_at":"now","helpers":[]}\n'
 GET = b"GET /helpers HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -141,7 +143,7 @@ def test_an_answer_that_cannot_be_is_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: bytes, why: str
 ) -> None:
     place = os.open(tmp_path, os.O_PATH)
-    with operator_socket.bind(place) as listener:
+    with unix_socket.bind(place, places.OPERATOR_SOCKET, 1) as listener:
 
         async def act() -> None:
             async with trio.open_nursery() as nursery:
@@ -160,7 +162,7 @@ def test_a_socket_of_another_user_is_no_sessions(
 ) -> None:
     """Anyone can run a process that looks like a supervisor, and names a directory of their own."""
     place = os.open(tmp_path, os.O_PATH)
-    with operator_socket.bind(place):
+    with unix_socket.bind(place, places.OPERATOR_SOCKET, 1):
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
         expected = f"coding-agents: the socket in {tmp_path} is not a session's: another user made it\n"
         assert complaint(capsys, "--session", str(tmp_path)) == (1, expected)

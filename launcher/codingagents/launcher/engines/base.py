@@ -5,11 +5,26 @@ Interface only. `podman` and `docker` come behind it later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from codingagents.rewrite.specs import AnyControl, RenewedSecrets, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, AnyRenewal, SessionSecrets
+
+
+class Companion(Protocol):
+    """What the launcher does beside its session. None of it waits for anything."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable where `attend` should be called."""
+
+    def hear(self, message: AnyControl) -> None:
+        """Take in a message of the session."""
+
+    def hung_up(self) -> None:
+        """Take in a SIGHUP that is the launcher's own, and not the session's."""
+
+    def attend(self) -> list[AnyRenewal]:
+        """Do what is due, and return what to send the session; called at each turn, at least once a second."""
 
 
 class Engine(Protocol):
@@ -22,17 +37,11 @@ class Engine(Protocol):
         the session may wait from then on, until `start` passes them on.
         """
 
-    def start(
-        self,
-        directory: Path,
-        secrets: SessionSecrets,
-        on_control: Callable[[AnyControl], None],
-        renewals: Callable[[], RenewedSecrets | None],
-    ) -> int:
+    def start(self, directory: Path, secrets: SessionSecrets, companion: Companion) -> int:
         """Run the session that `directory` describes and return its exit code, 128+N where signal N ended it.
 
         `secrets` go over an inherited descriptor and nowhere else; the launcher's end of it stays open for as long as
-        the launcher lives, so that its death is seen. `on_control` gets each message that comes back, in order.
-        `renewals` is asked about once a second whether secrets have new values, which the session is then sent.
-        Signals meant for the session are passed on. `prepare` must have succeeded. Raises `ProcessError`.
+        the launcher lives, so that its death is seen. `companion` hears each message that comes back, in order, and
+        what it returns is sent to the session. Signals meant for the session are passed on. `prepare` must have
+        succeeded. Raises `ProcessError`.
         """

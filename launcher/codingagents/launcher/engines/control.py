@@ -10,7 +10,7 @@ import selectors
 import socket
 from collections.abc import Callable
 
-from codingagents.rewrite.specs import AnyControl, RenewedSecrets, SessionSecrets
+from codingagents.rewrite.specs import AnyControl, AnyRenewal, SessionSecrets
 from codingagents.trust import wire
 
 MAX_LINE = 64 * 1024  # bytes; a checkpoint note is under 1 kB
@@ -37,9 +37,9 @@ class ControlChannel:
         """The `selectors` events that this channel waits for now."""
         return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
 
-    def renew(self, secrets: RenewedSecrets) -> None:
-        """Have `secrets` sent, after all that was to be sent before."""
-        self._unsent += wire.encode(secrets, reveal_secrets=True)
+    def renew(self, news: AnyRenewal) -> None:
+        """Have `news` sent, after all that was to be sent before."""
+        self._unsent += wire.encode(news, reveal_secrets=True)
 
     def send(self) -> None:
         """Send what can be sent now; a supervisor that is gone is noticed where its exit code is awaited."""

@@ -14,21 +14,21 @@ import selectors
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from codingagents.launcher.engines.base import Companion
 from codingagents.launcher.engines.control import ControlChannel
 from codingagents.launcher.engines.forwarding import Forwarder
 from codingagents.rewrite import places
-from codingagents.rewrite.specs import AnyControl, RenewedSecrets, SessionSecrets
+from codingagents.rewrite.specs import SessionSecrets
 from codingagents.trust.errors import ProcessError, WireError
 
 SUPERVISOR = (sys.executable, "-I", "-m", "codingagents.supervisor")
 
 _PASSED_ON = ("TERM", "LANG")
 _CONTROL_FD = 3
-_LOOK_SECONDS = 1.0  # between two questions for renewed secrets
+_TURN_SECONDS = 1.0  # at most, between two turns of the companion
 _CLONE_NEWPID = 0x20000000
 _CLOSE_RANGE_CLOEXEC = 4
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -57,13 +57,7 @@ class LocalEngine:
             )
         self._forwarder = Forwarder()
 
-    def start(
-        self,
-        directory: Path,
-        secrets: SessionSecrets,
-        on_control: Callable[[AnyControl], None],
-        renewals: Callable[[], RenewedSecrets | None],
-    ) -> int:
+    def start(self, directory: Path, secrets: SessionSecrets, companion: Companion) -> int:
         """See `Engine.start`. The forwarded signals stay blocked in this process afterwards."""
         forwarder = self._forwarder
         if forwarder is None:
@@ -71,11 +65,11 @@ class LocalEngine:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             pid = self._spawn(directory, theirs.fileno(), forwarder.inherited_mask)
-        control = ControlChannel(ours, secrets, on_control)
+        control = ControlChannel(ours, secrets, companion.hear)
         pidfd = os.pidfd_open(pid)
-        forwarder.aim(pid, pidfd)
+        forwarder.aim(pid, pidfd, companion.hung_up)
         try:
-            _attend(control, forwarder, pidfd, renewals)
+            _attend(control, forwarder, pidfd, companion)
         except WireError as error:
             raise ProcessError(
                 f"the session was ended: its supervisor sent what is no control message ({error})"
@@ -107,28 +101,24 @@ class LocalEngine:
             raise ProcessError(f"cannot start the supervisor {argv[0]}: {error.strerror}") from None
 
 
-def _attend(
-    control: ControlChannel, forwarder: Forwarder, pidfd: int, renewals: Callable[[], RenewedSecrets | None]
-) -> None:
+def _attend(control: ControlChannel, forwarder: Forwarder, pidfd: int, companion: Companion) -> None:
     """Serve the channel and pass signals on until the child has ended and all that it said was taken in."""
-    next_look = time.monotonic() + _LOOK_SECONDS
     with selectors.DefaultSelector() as selector:
         selector.register(pidfd, selectors.EVENT_READ)
         selector.register(forwarder, selectors.EVENT_READ)
+        selector.register(companion, selectors.EVENT_READ)
         selector.register(control, control.wanted)
         listening = alive = True
         while alive:
-            ready = {key.fd for key, _ in selector.select(forwarder.retry_seconds or _LOOK_SECONDS)}
-            if time.monotonic() >= next_look:
-                next_look = time.monotonic() + _LOOK_SECONDS
-                if (renewed := renewals()) is not None:
-                    control.renew(renewed)
+            ready = {key.fd for key, _ in selector.select(forwarder.retry_seconds or _TURN_SECONDS)}
             alive = pidfd not in ready
             forwarder.forward()
             if listening:
                 control.send()
                 listening = control.receive()
-                if listening:
-                    selector.modify(control, control.wanted)
-                else:
+                if not listening:
                     selector.unregister(control)
+            for renewal in companion.attend():
+                control.renew(renewal)
+            if listening:
+                selector.modify(control, control.wanted)

@@ -1,0 +1,156 @@
+"""ENTRY: `coding-agents trust check`: one server, or each of a configuration, met as its helper would meet it.
+
+What is seen comes from `tls_look`, what to say of it from `trust_verdict` and `trust_report`. Asks nothing, writes
+nothing, and sends a server nothing but its part of a handshake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from codingagents.launcher import trust_report
+from codingagents.launcher.terminal import say
+from codingagents.launcher.tls_look import NoTls, Trusted, Untrusted, look
+from codingagents.launcher.trust_report import Report
+from codingagents.launcher.trust_shared import Actions, parser_text
+from codingagents.launcher.trust_target import chosen, configuration, spec_of
+from codingagents.launcher.trust_verdict import Verdict, explain, judge, remedies
+from codingagents.rewrite.certificates import describe
+from codingagents.rewrite.config import Config, RemoteServer
+from codingagents.rewrite.pin_proposal import seen_path
+from codingagents.rewrite.specs import RemoteSpec
+from codingagents.trust.errors import EXIT_OK, EXIT_REFUSED, AgentError, UsageError
+
+THREADS = 16
+
+_HELP = """\
+Show by what a server is trusted: its certificates, the store that they lead to, its pins, and what ends when.
+
+The server is met as its helper would meet it: same trust store, overrides and pins, through connect_to and proxy. No
+byte of HTTP is sent, no credential and no client certificate. URL need not be in the configuration. A table of pins to
+paste is printed with it. With --all every https server of the configuration is checked, for cron and CI.
+
+It fails (1) where the server is not reached, not trusted or not pinned by a pin in use, and where pins or certificates
+end within --days: 30 by default, and for certificates at most a third of their life.
+
+examples:
+  coding-agents trust check github
+  coding-agents trust check https://mcp.lab.example:8443 --ca lab-root.pem
+  coding-agents trust check --all --days 14 --json
+"""
+
+
+def add_parser(actions: Actions) -> None:
+    """Add `trust check`."""
+    parser = actions.add_parser("check", **parser_text(_HELP))
+    parser.set_defaults(run=run)
+    add = parser.add_argument
+    add("server", metavar="SERVER|URL", nargs="?", help="a server of the configuration, or https://HOST[:PORT]")
+    add("--all", action="store_true", help="every https server of the configuration")
+    add("--config", metavar="FILE", type=Path, help="configuration (~/.config/coding-agents/config.toml)")
+    add("--days", metavar="N", type=int, help="what ends within N days is a failure (30)")
+    add("--connect-to", metavar="HOST:PORT", help="dial this instead; the name that is verified stays")
+    add("--ca", metavar="host|certifi|FILE", help="the trust store to use instead")
+    add("--ca-override", metavar="NAME", action="append", default=[], help="an override to add to it; repeatable")
+    add("--json", action="store_true", help="for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the command line says. Raises `AgentError`."""
+    if (options.server is None) != options.all:
+        raise UsageError("give either SERVER, URL or --all; see: coding-agents trust check --help")
+    if options.all and (options.connect_to or options.ca or options.ca_override):
+        raise UsageError("--connect-to, --ca and --ca-override are for one server, and not for --all")
+    if options.days is not None and options.days < 0:
+        raise UsageError("--days must not be negative")
+    if options.all:
+        return _all(options)
+    report = checked(*chosen(options), options.days)
+    if options.json:
+        _print_json(trust_report.document(report))
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in trust_report.lines(report)))
+    return EXIT_OK if report.verdict.holds else EXIT_REFUSED
+
+
+def checked(config: Config, server: RemoteServer, days: int | None) -> Report:
+    """Return what came of one https server; whatever is wrong with it is a problem of the report."""
+    now = datetime.datetime.now(datetime.UTC)
+    plain = Report(server=server.name, url=_url(server.spec), now=now, verdict=Verdict(), tls=server.spec.tls)
+    try:
+        return _seen(plain, spec_of(config, server), days)
+    except AgentError as error:
+        return dataclasses.replace(plain, verdict=Verdict(problems=(str(error),)))
+
+
+def _seen(plain: Report, spec: RemoteSpec, days: int | None) -> Report:
+    assert spec.tls is not None
+    match look(spec):
+        case Trusted(trust, chain):
+            seen = seen_path(chain)
+            bypass = None if trust.match is None else trust.match.bypass
+            verdict = judge(plain.server, spec.tls, seen, bypass=bypass, now=plain.now, days=days)
+            if spec.tls.client_certificate is not None:
+                what = "the client certificate was not shown, and whether the server takes it is not known"
+                verdict = dataclasses.replace(verdict, warnings=(*verdict.warnings, what))
+            return dataclasses.replace(
+                plain, verdict=verdict, seen=seen, tls_version=trust.tls_version, trusted_by=trust.anchored_by
+            )
+        case Untrusted(code, message, sent):
+            facts = tuple(map(describe, sent))
+            why = explain(code, message, facts, server_name=spec.tls.server_name, store=spec.tls.store, now=plain.now)
+            verdict = Verdict(problems=(why,), remedies=remedies(code, spec))
+            return dataclasses.replace(plain, verdict=verdict, sent=facts)
+        case NoTls(reason):
+            why = f"no TLS connection came about ({reason}); min_version is {spec.tls.min_version}"
+            if spec.tls.client_certificate is not None:
+                why += ", and the server may refuse who shows no client certificate"
+            return dataclasses.replace(plain, verdict=Verdict(problems=(why,)))
+
+
+def _all(options: argparse.Namespace) -> int:
+    config = configuration(options.config)
+    servers = [each for each in config.remotes if each.anchors is not None]
+    with ThreadPoolExecutor(THREADS) as pool:
+        reports = list(pool.map(lambda server: checked(config, server, options.days), servers))
+    if options.json:
+        _print_json([trust_report.document(report) for report in reports])
+    elif reports:
+        _print_rows([trust_report.row(report) for report in reports])
+    else:
+        say(f"{config.file} has no https server that is enabled")
+    return EXIT_OK if all(report.verdict.holds for report in reports) else EXIT_REFUSED
+
+
+def _url(spec: RemoteSpec) -> str:
+    host = f"[{spec.host}]" if ":" in spec.host else spec.host
+    ways = [f"at {spec.connect_to}"] if spec.connect_to else []
+    ways += [f"through {spec.proxy}"] if spec.proxy else []
+    return " ".join((f"https://{host}:{spec.port}", *ways))
+
+
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
+    if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 -- slow to load, and for terminals only
+        from rich.table import Table  # noqa: PLC0415 -- likewise
+        from rich.text import Text  # noqa: PLC0415 -- likewise
+
+        table = Table(*trust_report.COLUMNS)
+        for row in rows:
+            table.add_row(*(Text(cell, "bold red" if cell == "FAILED" else "", overflow="fold") for cell in row))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(trust_report.COLUMNS, *rows, strict=True)]
+    for row in (trust_report.COLUMNS, *rows):
+        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")

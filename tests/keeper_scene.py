@@ -6,7 +6,7 @@ import functools
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -15,6 +15,8 @@ import trio.testing
 from codingagents.rewrite.specs import ControlTrust, HeaderTemplate, RemoteSpec
 from codingagents.supervisor.early import ZygoteProcess
 from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.helper_life import Look
+from codingagents.supervisor.helper_rows import Seen
 from codingagents.supervisor.helpers import HelperKeeper
 from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
@@ -68,6 +70,22 @@ time.sleep(60)
 """
 
 
+NO_CAPABILITIES = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0" * 16)
+
+
+def confined(uid: int, descriptors: Sequence[str] | None = None) -> Seen:
+    """Return what a helper looks like from outside that runs as `uid` and is confined as it must be."""
+    return Seen(
+        status={
+            "Uid": "\t".join([str(uid)] * 4), "Gid": "\t".join([str(uid)] * 4), "Groups": "", **NO_CAPABILITIES,
+            "NoNewPrivs": "1", "Seccomp": "2", "Seccomp_filters": "1",
+        },
+        limits={"Max core file size": "0", "Max file size": "0", "Max locked memory": "0", "Max open files": "1600"},
+        memory_owner=0,
+        descriptors=descriptors,
+    )  # fmt: skip
+
+
 class SpawningZygote:
     """Makes a helper of a script instead of a clone; each life gets the next script, the last one for ever."""
 
@@ -89,7 +107,8 @@ class SpawningZygote:
 class Scene:
     """A keeper in its surroundings; `script` is what its helpers do."""
 
-    def __init__(self, directory: Path, slot: Slot, scripts: list[str]) -> None:
+    def __init__(self, directory: Path, slot: Slot, scripts: list[str], look: Look | None = None) -> None:
+        """`look` sees the scripts; by default as confined, which they are not."""
         self.path = directory / "events.jsonl"
         self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         sign = functools.partial(checkpoint.sign_checkpoint, KEY, session=SESSION)
@@ -111,6 +130,7 @@ class Scene:
             snapshots=Snapshots(self.complaints.append, str(directory)),
             answer=self.answers.append,
             trust_changed=lambda: self.trust_changes.append(None),
+            look=look or (lambda _: confined(slot.uid)),
         )
 
     @property

@@ -1,43 +1,30 @@
-"""SHELL: looks at a helper from outside and puts that beside what the helper says it tried. Judges nothing itself."""
+"""SHELL: looks at a helper from outside, in /proc. Judges nothing: see `helper_rows`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
-
-import msgspec
+from typing import Final
 
 from codingagents.supervisor import kernel
-from codingagents.supervisor.helper_rows import Seen, observed_rows
-from codingagents.trust.events import Layer
-from codingagents.trust.facts import Ready
+from codingagents.supervisor.helper_rows import Seen
+
+_ENDED: Final = frozenset("ZX")  # first letters of a state in /proc/PID/status
 
 
-def report(ready: Ready, pid: int, uid: int) -> list[Layer]:
-    """Return the rows of one helper's `LayerReport`: its own, marked self-reported whatever they say, then ours.
+def look(pid: int) -> Seen | None:
+    """Return what the kernel shows of a helper; None where it has ended, or this supervisor may not see it.
 
     Call it while the helper cannot have been reaped: `pid` must still be its.
     """
-    told = [msgspec.structs.replace(row, observed_by="self-reported") for row in ready.layers]
-    return told + observed_layers(pid, uid, ready.open_fds)
-
-
-def observed_layers(pid: int, uid: int, reported_descriptors: Sequence[str]) -> list[Layer]:
-    """Return what the kernel shows of the helper; empty where it has ended."""
     try:
-        return observed_rows(_look(pid), uid, reported_descriptors)
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _look(pid: int) -> Seen:
-    return Seen(
-        status=kernel.status_fields(pid),
-        limits=_limits(pid),
-        memory_owner=os.stat(f"/proc/{pid}/mem").st_uid,
-        descriptors=_descriptors(pid),
-    )
+        limits, owner, descriptors = _limits(pid), os.stat(f"/proc/{pid}/mem").st_uid, _descriptors(pid)
+        status = kernel.status_fields(pid)  # last: one that ends meanwhile has nothing open, and is nothing's proof
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    if status.get("State", "")[:1] in _ENDED:
+        return None
+    return Seen(status=status, limits=limits, memory_owner=owner, descriptors=descriptors)
 
 
 def _limits(pid: int) -> dict[str, str]:

@@ -7,12 +7,13 @@ much. Whether another process follows is for `helpers`.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
 
 from codingagents.rewrite.specs import AnyHelperCommand, HelperSpec, Ping
-from codingagents.supervisor import health, helper_layers
+from codingagents.supervisor import health, helper_rows
 from codingagents.supervisor.health import Cause, Health, Probe, Verdict
 from codingagents.supervisor.helper_channel import HelperChannel
 from codingagents.supervisor.helper_events import Source, stamp
@@ -31,6 +32,8 @@ _CHANGES_AT_ONCE: Final = 20.0
 _READY_SECONDS: Final = 30.0  # from its specification; it takes some ten milliseconds
 _LAST_WORDS_SECONDS: Final = 1.0  # for what a helper that ended had sent before
 _CLOSED_SECONDS: Final = 5.0  # for a helper to end once its channel is closed
+
+Look = Callable[[int], helper_rows.Seen | None]  # at the process of that number, which cannot have been reaped
 
 
 class Keeper(Protocol):
@@ -67,6 +70,7 @@ class HelperLife:
         *,
         children: Children,
         reaper: Reaper,
+        look: Look,
     ) -> None:
         """Own `child` and `channel`."""
         self.born = trio.current_time()
@@ -78,6 +82,7 @@ class HelperLife:
         self._channel = channel
         self._children = children
         self._reaper = reaper
+        self._look = look
         self._probe = Probe()
         self._quota = Quota(self.born)
         # Of its own: a busy helper's requests must not hide that its upstream failed.
@@ -214,12 +219,17 @@ class HelperLife:
     def _hear_ready(self, ready: facts.Ready) -> None:
         if self._is_ready.is_set():
             raise WireError("ready twice")
+        rows = helper_rows.report(ready, self._look(self._source.pid), self._source.uid)
+        layers = LayerReport(role=Role.HELPER.value, layers=rows, server=self._source.server)
+        if missing := helper_rows.contradicted(rows):
+            self._keeper.record(layers)
+            self._kill(f"was seen without what must confine it: {', '.join(missing)}")
+            return
         self._keeper.started(ready)
         self._is_ready.set()
         self._keeper.happened(Happened.READY)
         self._keeper.record(stamp(ready, self._source))
-        rows = helper_layers.report(ready, self._source.pid, self._source.uid)
-        self._keeper.record(LayerReport(role=Role.HELPER.value, layers=rows, server=self._source.server))
+        self._keeper.record(layers)
 
     def _demand_ready(self) -> None:
         if not self._is_ready.is_set():

@@ -1,7 +1,7 @@
 """CORE: what the kernel says of a helper from outside, as rows of the layer report marked *observed*.
 
 The helper reports its own attempts beside these (`codingagents.proxies.confinement`). What proc(5) does not show to the
-supervisor has no row here: a row is what was seen, never what was meant. Reads nothing itself.
+supervisor has no row here: a row is what was seen, never what was meant. Reads nothing itself, and ends nobody.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from codingagents.trust.events import Layer
+from codingagents.trust.facts import Ready
 
 _NO_CAPABILITIES: Final = frozenset({"CapInh", "CapPrm", "CapEff", "CapAmb"})
 _LIMITS_OF_NOTHING: Final = ("Max core file size", "Max file size", "Max locked memory")
+# Without these it must not serve. Once on they stay, so that no look comes at a bad moment; descriptors come and go.
+_FOR_GOOD: Final = frozenset({"uid_drop", "capabilities", "no_new_privs", "seccomp", "non_dumpable"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +29,21 @@ class Seen:
     limits: Mapping[str, str]  # soft limits by their names in /proc/PID/limits
     memory_owner: int  # of /proc/PID/mem: root's where the process is not dumpable
     descriptors: Sequence[str] | None  # "NUMBER TARGET", by number; None without CAP_SYS_PTRACE
+
+
+def report(ready: Ready, seen: Seen | None, uid: int) -> list[Layer]:
+    """Return the rows of one helper's `LayerReport`: its own, marked self-reported whatever they say, then ours."""
+    told = [msgspec.structs.replace(row, observed_by="self-reported") for row in ready.layers]
+    return told if seen is None else told + observed_rows(seen, uid, ready.open_fds)
+
+
+def contradicted(rows: Sequence[Layer]) -> list[str]:
+    """Return the names of the layers without which a helper must not serve, and that were seen not to hold."""
+    return [
+        row.layer
+        for row in rows
+        if (row.observed_by, row.wanted) == ("observed", "require") and row.state != "enforced"
+    ]
 
 
 def observed_rows(seen: Seen, uid: int, reported_descriptors: Sequence[str]) -> list[Layer]:
@@ -68,7 +88,7 @@ def _row(layer: str, holds: bool, where: str, found: Mapping[str, str]) -> Layer
     values = ", ".join(f"{name} {' '.join(value.split())}".rstrip() for name, value in found.items())
     return Layer(
         layer=layer,
-        wanted="require",
+        wanted="require" if layer in _FOR_GOOD else "prefer",
         state="enforced" if holds else "unavailable",
         mechanism="as the kernel tells it from outside",
         probe=f"{where}: {values}",

@@ -16,11 +16,11 @@ import trio
 
 from codingagents.rewrite.placeholders import names as placeholder_names
 from codingagents.rewrite.specs import ControlTrust, HelperSpec, NewSecrets, RemoteSpec, TlsSpec
-from codingagents.supervisor import expiry, unavailable
+from codingagents.supervisor import expiry, helper_layers, unavailable
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.helper_channel import HelperChannel
 from codingagents.supervisor.helper_events import Source
-from codingagents.supervisor.helper_life import HelperLife
+from codingagents.supervisor.helper_life import HelperLife, Look
 from codingagents.supervisor.helper_listing import HelperRow, Totals
 from codingagents.supervisor.helper_trust import HelperTrust, reloaded, starting
 from codingagents.supervisor.lifecycle import MAX_BACKOFF_SECONDS, Do, Happened, Helper, State, step
@@ -61,6 +61,7 @@ class HelperKeeper:
         snapshots: Snapshots,
         answer: Callable[[ControlTrust], object],
         trust_changed: Callable[[], object],
+        look: Look = helper_layers.look,
     ) -> None:
         """Give the helper only those of `secrets` that it needs; one that is missing is a `ProcessError`.
 
@@ -72,6 +73,7 @@ class HelperKeeper:
         self._reaper = reaper
         self._log = log
         self._agent_uid = agent_uid
+        self._look = look
         needed = needed_secrets(slot.remote)
         if missing := sorted(needed - secrets.keys()):
             raise ProcessError(f"server {slot.remote.name} needs secrets that did not come: {', '.join(missing)}")
@@ -243,6 +245,7 @@ class HelperKeeper:
             HelperChannel(ours),
             children=self._children,
             reaper=self._reaper,
+            look=self._look,
         )
         if self._trust is not None and self._trust.tls is not remote.tls:  # renewed while the zygote worked
             life.offer(self._trust.offered())

@@ -8,13 +8,15 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from codingagents.supervisor import helper_life, helpers, lifecycle, zygote_client
+from codingagents.supervisor import helper_layers, helper_life, helpers, lifecycle, zygote_client
+from codingagents.supervisor.helper_life import Look
 from codingagents.supervisor.helpers import HelperKeeper
 from codingagents.supervisor.lifecycle import State
 from codingagents.supervisor.processes import Children
@@ -29,9 +31,10 @@ from codingagents.trust.events import (
     HelperReady,
     HelperStarting,
     HelperStopped,
+    LayerReport,
 )
 from codingagents.trust.vocabulary import Secret
-from keeper_scene import PONG, REMOTE, SERVE, Scene, SilentZygoteProcess, SpawningZygote
+from keeper_scene import PONG, REMOTE, SERVE, Scene, SilentZygoteProcess, SpawningZygote, confined
 
 
 @pytest.fixture
@@ -78,6 +81,36 @@ def test_a_helper_that_speaks_nonsense_or_falls_silent_is_killed(
     assert stopped.exit_code == 128 + signal.SIGKILL
     assert stopped.reason.startswith(reason)
     assert stopped.restart_in_ms is not None
+
+
+@pytest.mark.parametrize(
+    ("look", "missing"),
+    [
+        (lambda _: replace(confined(1234), memory_owner=1234), "non_dumpable"),
+        (lambda _: confined(0), "uid_drop"),
+        (helper_layers.look, "uid_drop"),
+    ],
+)
+def test_a_helper_that_is_not_confined_as_it_says_never_serves(
+    tmp_path: Path, slot: Slot, look: Look, missing: str
+) -> None:
+    """The last is the script as it is, seen by the supervisor's own eyes. That one is given up, too: nobody serves."""
+    scene = Scene(tmp_path, slot, [SERVE], look)
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperStopped)
+        assert scene.keeper.state is not State.READY
+
+    scene.play(act)
+    stopped = scene.of(HelperStopped)[0]
+    assert isinstance(stopped, HelperStopped)
+    assert stopped.exit_code == 128 + signal.SIGKILL
+    assert stopped.reason.startswith(f"was seen without what must confine it: {missing}")
+    assert stopped.restart_in_ms is not None
+    assert scene.of(HelperReady) == []
+    layers = scene.of(LayerReport)[0]
+    assert isinstance(layers, LayerReport)
+    assert {row.layer: row.state for row in layers.layers}[missing] == "unavailable"
 
 
 def test_a_reason_that_a_helper_gives_is_the_one_recorded(tmp_path: Path, slot: Slot) -> None:

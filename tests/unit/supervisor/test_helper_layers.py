@@ -5,24 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from codingagents.supervisor.helper_layers import observed_layers, report
-from codingagents.supervisor.helper_rows import Seen, observed_rows
+from codingagents.supervisor.helper_layers import look
+from codingagents.supervisor.helper_rows import Seen, contradicted, observed_rows, report
 from codingagents.trust.events import Layer
 from codingagents.trust.facts import Ready
+from keeper_scene import confined
 
 UID = 58011
 FDS = ["0 /dev/null", "1 /dev/null", "2 /dev/null", "3 socket:[7]", "4 socket:[8]"]
-NONE = "0" * 16
-CONFINED = Seen(
-    status={
-        "Uid": f"{UID}\t{UID}\t{UID}\t{UID}", "Gid": f"{UID}\t{UID}\t{UID}\t{UID}", "Groups": "",
-        "CapInh": NONE, "CapPrm": NONE, "CapEff": NONE, "CapBnd": NONE, "CapAmb": NONE,
-        "NoNewPrivs": "1", "Seccomp": "2", "Seccomp_filters": "1",
-    },
-    limits={"Max core file size": "0", "Max file size": "0", "Max locked memory": "0", "Max open files": "1600"},
-    memory_owner=0,
-    descriptors=FDS,
-)  # fmt: skip
+CONFINED = confined(UID, FDS)
 
 
 def states(seen: Seen) -> dict[str, str]:
@@ -102,20 +93,58 @@ def test_a_row_that_fails_says_what_follows() -> None:
     assert row.remedy
 
 
+@pytest.mark.parametrize(
+    ("changes", "layers"),
+    [
+        ({}, []),
+        ({"Uid": "0 0 0 0", "CapEff": "000001ffffffffff"}, ["uid_drop", "capabilities"]),
+        ({"NoNewPrivs": "0"}, ["no_new_privs"]),
+        ({"Seccomp": "1"}, ["seccomp"]),
+    ],
+)
+def test_what_it_cannot_serve_without_is_named(changes: dict[str, str], layers: list[str]) -> None:
+    seen = replace(CONFINED, status={**CONFINED.status, **changes})
+    assert contradicted(report(Ready(open_fds=FDS), seen, UID)) == layers
+
+
+def test_what_comes_and_goes_is_no_proof_against_it() -> None:
+    """A file that it opens to resolve a name, or limits that some machines do not give."""
+    seen = replace(CONFINED, descriptors=[*FDS, "5 /etc/hosts"], limits={})
+    assert [row.layer for row in observed_rows(seen, UID, FDS) if row.state != "enforced"] == ["rlimits", "descriptors"]
+    assert contradicted(observed_rows(seen, UID, FDS)) == []
+    assert contradicted(observed_rows(replace(seen, memory_owner=UID), UID, FDS)) == ["non_dumpable"]
+
+
+def test_what_it_says_of_itself_is_its_own_to_judge() -> None:
+    """It ends by itself where it must: `tls_pins` may be required, off, and served all the same."""
+    said = Layer(
+        layer="tls_pins", wanted="require", state="disabled", mechanism="m", probe="p", observed_by="self-reported"
+    )
+    assert contradicted(report(Ready(open_fds=FDS, layers=[said]), CONFINED, UID)) == []
+
+
 def test_a_helper_cannot_call_its_own_word_an_observation() -> None:
     claim = Layer(layer="seccomp", wanted="require", state="enforced", mechanism="m", probe="p", observed_by="observed")
-    rows = report(Ready(open_fds=[], layers=[claim]), os.getpid(), UID)
+    rows = report(Ready(open_fds=[], layers=[claim]), look(os.getpid()), UID)
     assert rows[0].observed_by == "self-reported"
     assert {row.observed_by for row in rows[1:]} == {"observed"}
     assert len(rows) > 5
 
 
 def test_this_process_is_seen_as_it_is() -> None:
-    rows = {row.layer: row for row in observed_layers(os.getpid(), UID, ["0 what it is not"])}
+    seen = look(os.getpid())
+    assert seen is not None
+    rows = {row.layer: row for row in observed_rows(seen, UID, ["0 what it is not"])}
     assert rows["uid_drop"].state == "unavailable"
     assert rows["descriptors"].state == "unavailable"
     assert "Max core file size" in rows["rlimits"].probe
 
 
-def test_a_helper_that_has_ended_has_no_rows() -> None:
-    assert observed_layers(2**22 + 1, UID, []) == []
+def test_a_helper_that_has_ended_is_not_seen() -> None:
+    """Also one that was not reaped: its descriptors are closed already, and are no proof of anything."""
+    assert look(2**22 + 1) is None
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert look(pid) is None
+    os.waitpid(pid, 0)
+    assert report(Ready(open_fds=[]), None, UID) == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from codingagents.launcher import trust_add, trust_reload, trust_view
+from codingagents.launcher import trust_add, trust_check, trust_reload, trust_view
 from codingagents.launcher.trust_shared import Actions, parser_text
 
 _HELP = """\
@@ -21,6 +21,7 @@ examples:
   coding-agents trust add corp-root corp.pem --scope '*.corp.example'
   coding-agents trust add lab --from https://mcp.lab.example:8443
   coding-agents trust list
+  coding-agents trust check --all
   coding-agents trust reload 20270301-9f86d081
 
 exit codes:
@@ -30,6 +31,7 @@ exit codes:
 _ADD_PARSERS: tuple[Callable[[Actions], None], ...] = (
     trust_add.add_parser,
     trust_view.add_parsers,
+    trust_check.add_parser,
     trust_reload.add_parser,
 )
 

@@ -75,3 +75,23 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
         found.append(data[start : start + size])
         start += size
     return found
+
+
+# What parsers of lines stumble over.
+scraps = st.sampled_from(
+    [
+        *(b"\r\n", b"\n", b"\r", b"\r\n ", b" ", b"\t", b"\x00", b"\x0b", b"\xff"),
+        *(b":", b";", b",", b"_", b"-", b"#", b"0", b"a"),
+    ]
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn, messages: st.SearchStrategy[bytes]) -> bytes:
+    """Messages as they are, or with a few bytes put in, taken out, or told twice."""
+    data = draw(messages)
+    for _ in range(draw(st.integers(min_value=0, max_value=2))):
+        start = draw(st.integers(min_value=0, max_value=len(data)))
+        end = min(len(data), start + draw(st.integers(min_value=0, max_value=3)))
+        data = data[:start] + draw(scraps | st.just(data[start:end] * 2) | st.just(b"")) + data[end:]
+    return data

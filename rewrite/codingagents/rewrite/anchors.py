@@ -105,7 +105,12 @@ def _join(base: list[bytes], overrides: list[StoredOverride], table: Table, now:
         overrides=tuple(
             OverrideSpec(
                 name=found.override.name,
-                anchors=[hashlib.sha256(each).hexdigest() for each in found.certificates],
+                # What the store has anyway is the store's; a bypass of pins is named wherever it is one.
+                anchors=[
+                    hashlib.sha256(each).hexdigest()
+                    for each in found.certificates
+                    if found.override.override_pins or each not in base
+                ],
                 override_pins=found.override.override_pins,
             )
             for found in overrides

@@ -1,5 +1,6 @@
 """Trust stores as files: what is taken from them and what is refused."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,19 @@ import pytest
 from codingagents.rewrite.anchors import certificates, read_anchors
 from codingagents.rewrite.config import AnchorSource
 from codingagents.rewrite.override_store import OverrideStore
-from codingagents.rewrite.overrides import Anchors
-from codingagents.trust.errors import ConfigError, TrustError
+from codingagents.rewrite.overrides import Anchors, Override
+from codingagents.rewrite.specs import OverrideSpec
+from codingagents.supervisor import session_ca
+from codingagents.trust.der import certificate_sha256, spki_pin
+from codingagents.trust.errors import AgentError, ConfigError, NotFoundError, TrustError
 from codingagents.trust.pem import parse_pem
 from pki import make_root
 
 ROOT = make_root("One")
 OTHER = make_root("Two")
+DAY = datetime.timedelta(days=1)
+NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+EXPIRED = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC)
 
 
 @pytest.fixture
@@ -86,3 +93,114 @@ def test_a_store_that_is_not_there_or_not_yet_possible_names_its_server(tmp_path
         read_anchors({"a": source(tmp_path / "none", store="host")}, "c.toml", store)
     with pytest.raises(ConfigError, match="must be a regular file"):
         read_anchors({"a": source(tmp_path)}, "c.toml", store)
+
+
+def added(store: OverrideStore, name: str, *certificates: bytes, **changes: Any) -> None:
+    given: dict[str, Any] = {
+        "name": name,
+        "sha256": certificate_sha256(certificates[0]),
+        "spki": spki_pin(certificates[0]),
+        "subject": "CN=X",
+        "issuer": "CN=X",
+        "not_after": NOW + 400 * DAY,
+        "scope": ("up.test",),
+        "added": NOW,
+        "source": "x",
+    }
+    store.add(Override(**{**given, **changes}), certificates, replace=True)
+
+
+def test_overrides_stand_behind_the_store_each_certificate_once(tmp_path: Path, store: OverrideStore) -> None:
+    """Whatever the store: `pinned-only` too, whose pins decide later. The spec says which certificates are whose."""
+    path = tmp_path / "one.pem"
+    path.write_text(ROOT.pem)
+    intermediate = OTHER.issue_ca("Three")
+    added(store, "b", OTHER.der, intermediate.der)
+    added(store, "a", ROOT.der, OTHER.der, override_pins=True)
+    for kind in ("custom", "pinned-only"):
+        anchors = read_anchors({"s": source(path, store=kind, overrides=("b", "a"))}, "c.toml", store)["s"]
+        assert anchors.pem == ROOT.pem + OTHER.pem + intermediate.pem
+        assert anchors.overrides == (
+            OverrideSpec(name="b", anchors=[certificate_sha256(OTHER.der), certificate_sha256(intermediate.der)]),
+            OverrideSpec(
+                name="a", anchors=[certificate_sha256(ROOT.der), certificate_sha256(OTHER.der)], override_pins=True
+            ),
+        )
+        (warning,) = anchors.warnings
+        assert warning.startswith('c.toml: [mcp_servers.s.tls] ca_overrides: "a" overrides pins: a path below it needs')
+
+
+def test_what_the_store_has_anyway_is_no_overrides_unless_it_bypasses_pins(
+    tmp_path: Path, store: OverrideStore
+) -> None:
+    """So that an event never says that an override anchored what the store alone would have."""
+    path = tmp_path / "both.pem"
+    path.write_text(ROOT.pem + OTHER.pem)
+    added(store, "idle", ROOT.der)
+    added(store, "bypass", OTHER.der, override_pins=True)
+    anchors = read_anchors({"s": source(path, overrides=("idle", "bypass"))}, "c.toml", store)["s"]
+    assert anchors.overrides == (
+        OverrideSpec(name="idle", anchors=[]),
+        OverrideSpec(name="bypass", anchors=[certificate_sha256(OTHER.der)], override_pins=True),
+    )
+
+
+def test_an_override_counts_for_the_server_that_names_it_alone(tmp_path: Path, store: OverrideStore) -> None:
+    path = tmp_path / "one.pem"
+    path.write_text(ROOT.pem)
+    added(store, "a", OTHER.der)
+    anchors = read_anchors({"s": source(path, overrides=("a",)), "t": source(path)}, "c.toml", store)
+    assert (anchors["s"].pem, anchors["t"].pem) == (ROOT.pem + OTHER.pem, ROOT.pem)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "error", "sentence"),
+    [
+        ("corp-rot", {}, NotFoundError, 'there is no trust override "corp-rot"; did you mean "corp-root"?'),
+        (
+            "corp-root",
+            {"scope": ("a.test", "*.b.test")},
+            ConfigError,
+            '"corp-root" is for a.test, *.b.test and not for up.test; add it again with --replace and --scope up.test',
+        ),
+        ("corp-root", {"not_after": EXPIRED}, ConfigError, '"corp-root" has expired on 2020-01-02; get the CA'),
+    ],
+)
+def test_an_override_that_cannot_count_is_refused(
+    store: OverrideStore, name: str, changes: dict[str, Any], error: type[AgentError], sentence: str
+) -> None:
+    """The sentence names the server's table, the override, and what to do."""
+    added(store, "corp-root", OTHER.der, **changes)
+    with pytest.raises(error) as caught:
+        read_anchors({"s": source(None, store="certifi", overrides=(name,))}, "c.toml", store)
+    assert str(caught.value).startswith(f"c.toml: [mcp_servers.s.tls] ca_overrides: {sentence}")
+
+
+def test_an_override_that_ends_soon_is_told(tmp_path: Path, store: OverrideStore) -> None:
+    path = tmp_path / "one.pem"
+    path.write_text(ROOT.pem)
+    added(store, "a", OTHER.der, not_after=NOW + 5.5 * DAY)
+    (warning,) = read_anchors({"s": source(path, overrides=("a",))}, "c.toml", store)["s"].warnings
+    assert warning == 'c.toml: [mcp_servers.s.tls] ca_overrides: "a" expires in 5 days'
+
+
+def test_the_overrides_store_is_not_touched_unless_one_is_named(tmp_path: Path, store: OverrideStore) -> None:
+    """A session without an override does not depend on the store being in order."""
+    path = tmp_path / "one.pem"
+    path.write_text(ROOT.pem)
+    (tmp_path / "trust-overrides").write_text("not a directory")
+    assert read_anchors({"s": source(path)}, "c.toml", store)["s"].pem == ROOT.pem
+    with pytest.raises(ConfigError, match="must be a directory"):
+        read_anchors({"s": source(path, overrides=("a",))}, "c.toml", store)
+
+
+def test_a_sessions_own_authority_is_never_trusted_upstream(tmp_path: Path, store: OverrideStore) -> None:
+    """Whoever holds its key could else stand for any server that resolves to this machine."""
+    authority, _ = session_ca.issue("20270301-9f86d081", ["a"], NOW)
+    path = tmp_path / "one.pem"
+    path.write_text(ROOT.pem + authority)
+    anchors = read_anchors({"s": source(path)}, "c.toml", store)["s"]
+    assert anchors.pem == ROOT.pem
+    assert anchors.warnings == (
+        "c.toml: [mcp_servers.s.tls] a session's own authority is in its trust store, and was left out",
+    )

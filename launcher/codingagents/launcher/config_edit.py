@@ -12,13 +12,14 @@ import datetime
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from codingagents.rewrite.config import RemoteServer
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.specs import PinSpec
 from codingagents.trust.errors import ConfigError
@@ -36,7 +37,10 @@ _TOKEN = re.compile(
 )
 _KEY = re.compile(r"""((?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^="'])*)=\s*""")
 
+_ENFORCE = '"enforce"'
+
 _Path = tuple[str, ...]
+_Values = Mapping[str, str]  # keys of the table of pins, and their values as TOML
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,46 +66,54 @@ class _Edit(NamedTuple):
 
 
 def with_pins(text: str, file: str, server: str, pins: Sequence[PinSpec], expires: datetime.date) -> str:
-    """Return `text`, the valid content of `file`, with these pins and this date for the remote `server`.
+    """Return `text`, the content of `file`, with these pins and this date for the remote `server`.
 
-    All else that its table of pins says is kept, the mode among it. Raises `ConfigError` where the result would not
-    load, or where the table is written in a way that cannot be edited safely.
+    All else that its table of pins says is kept; but a mode becomes enforce where the server has a credential that only
+    this lets load. Raises `ConfigError` where `text` or the result does not load, other servers' pins left aside, or
+    where the table is written in a way that cannot be edited safely.
     """
-    parse_config(text, file)
-    newline = "\r\n" if "\r\n" in text else "\n"
+    new = {"expires": expires.isoformat(), "pin": _array(pins)}
+    config = parse_config(text, file, unpinned_credentials=True)
+    if any(
+        each.name == server and isinstance(each, RemoteServer) and each.unpinned_credential for each in config.servers
+    ):
+        new = {"mode": _ENFORCE, **new}
     try:
-        edits = _edits(text, ("mcp_servers", server, "tls", "pins"), pins, expires)
-        edited = _applied(text, edits, newline)
-        meant = tomllib.loads(edited) == _wanted(text, server, pins, expires)
+        edited = _applied(text, _edits(text, ("mcp_servers", server, "tls", "pins"), new))
+        meant = tomllib.loads(edited) == _wanted(text, server, new)
     except (tomllib.TOMLDecodeError, TOMLKitError, KeyError, TypeError, ValueError):
         meant = False
     if not meant:
         raise ConfigError(
             f"{file}: [mcp_servers.{server}.tls.pins] is written in a way that cannot be edited safely; "
-            f"write it as a table of its own, then try again"
+            "write it as a table of its own, then try again"
         )
-    parse_config(edited, file)
+    parse_config(edited, file, unpinned_credentials=True)
     return edited
 
 
 def pins_table(server: str, pins: Sequence[PinSpec], expires: datetime.date) -> str:
     """Return a whole table that enforces `pins`, as TOML."""
-    return f'[mcp_servers.{server}.tls.pins]\nmode = "enforce"\nexpires = {expires.isoformat()}\npin = {_array(pins)}\n'
+    return _table(server, {"expires": expires.isoformat(), "pin": _array(pins)})
 
 
-def _edits(text: str, target: _Path, pins: Sequence[PinSpec], expires: datetime.date) -> list[_Edit]:
+def _table(server: str, new: _Values) -> str:
+    return f"[mcp_servers.{server}.tls.pins]\n" + _lines({"mode": _ENFORCE, **new})
+
+
+def _lines(new: _Values) -> str:
+    return "".join(f"{key} = {value}\n" for key, value in new.items())
+
+
+def _edits(text: str, target: _Path, new: _Values) -> list[_Edit]:
     statements = list(_statements(text))
     for each in statements:
         # An inline table is whole: nothing elsewhere may add to it.
         if each.key and each.path == target[: len(each.path)]:
-            return [_Edit(each.start, each.end, _inline(text[each.start : each.end], each, target, pins, expires))]
-    missing = {"expires": expires.isoformat(), "pin": _array(pins)}
+            return [_Edit(each.start, each.end, _inline(text[each.start : each.end], each, target, new))]
     within = [each for each in statements if each.path[:4] == target and each.table[:5] != (*target, "pin")]
-    edits = [
-        _Edit(each.value, each.end, missing.pop(each.path[4]))
-        for each in within
-        if each.path[4:] in (("expires",), ("pin",))
-    ]
+    there = {each.path[4]: each for each in within if len(each.path) == 5 and each.path[4] in new}
+    edits = [_Edit(each.value, each.end, new[key]) for key, each in there.items()]
     # Each [[…pin]] is taken out; what stands after its last statement stays.
     edits += [
         _Edit(text.rfind("\n", 0, row[0].start) + 1, row[-1].line_end, "")
@@ -109,16 +121,15 @@ def _edits(text: str, target: _Path, pins: Sequence[PinSpec], expires: datetime.
         if row[0].table == (*target, "pin")
     ]
     if within:
-        at, table = within[-1].line_end, within[-1].table
-        added = "".join(f"{'.'.join((*target, key)[len(table) :])} = {value}\n" for key, value in missing.items())
+        at, below = within[-1].line_end, len(within[-1].table)
+        added = _lines({".".join((*target, key)[below:]): value for key, value in new.items() if key not in there})
     else:
         about = [each for each in _sections(statements) if any(one.path[:2] == target[:2] for one in each)]
-        at, added = about[-1][-1].line_end, "\n" + pins_table(target[1], pins, expires)
+        at, added = about[-1][-1].line_end, "\n" + _table(target[1], new)
     return [*edits, _Edit(at, at, added if text[at - 1] == "\n" or not added else "\n" + added)]
 
 
-def _inline(statement: str, found: _Statement, target: _Path, pins: Sequence[PinSpec], expires: datetime.date) -> str:
-    new = tomlkit.parse(f'pins = {{ mode = "enforce", expires = {expires.isoformat()}, pin = {_array(pins)} }}')["pins"]
+def _inline(statement: str, found: _Statement, target: _Path, new: _Values) -> str:
     document = tomlkit.parse(statement)
     table: Any = document
     for key in found.key:
@@ -127,15 +138,17 @@ def _inline(statement: str, found: _Statement, target: _Path, pins: Sequence[Pin
         table = table.setdefault(key, tomlkit.inline_table())
     if len(found.path) < 4:
         if "pins" not in table:
-            table["pins"] = new
+            whole = ", ".join(f"{key} = {value}" for key, value in {"mode": _ENFORCE, **new}.items())
+            table["pins"] = tomlkit.parse(f"pins = {{ {whole} }}")["pins"]
             return tomlkit.dumps(document)
         table = table["pins"]
-    for key in ("expires", "pin"):
-        table[key] = new[key]
+    for key, value in tomlkit.parse(_lines(new)).items():
+        table[key] = value
     return tomlkit.dumps(document)
 
 
-def _applied(text: str, edits: Iterable[_Edit], newline: str) -> str:
+def _applied(text: str, edits: Iterable[_Edit]) -> str:
+    newline = "\r\n" if "\r\n" in text else "\n"
     parts, at = [], 0
     for start, end, new in sorted(edits, key=lambda edit: edit[:2]):
         parts += [text[at:start], new.replace("\n", newline)]
@@ -143,10 +156,10 @@ def _applied(text: str, edits: Iterable[_Edit], newline: str) -> str:
     return "".join((*parts, text[at:]))
 
 
-def _wanted(text: str, server: str, pins: Sequence[PinSpec], expires: datetime.date) -> dict[str, Any]:
+def _wanted(text: str, server: str, new: _Values) -> dict[str, Any]:
     values = tomllib.loads(text)
     table = values["mcp_servers"][server].setdefault("tls", {}).setdefault("pins", {"mode": "enforce"})
-    table |= {"expires": expires, "pin": tomllib.loads(f"pin = {_array(pins)}")["pin"]}
+    table |= tomllib.loads(_lines(new))
     return values
 
 

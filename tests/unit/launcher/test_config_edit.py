@@ -16,6 +16,7 @@ NEW = ["sha256/" + letter * 42 + "A=" for letter in "NM"]
 PINS = [
     PinSpec(spki=NEW[0], at="intermediate", note='Ünter "CA" \\'),
     PinSpec(spki=NEW[1], backup=True),
+    PinSpec(cert_sha256="ab" * 32, at="leaf"),
 ]
 OLD_INLINE = f'expires = 2027-01-01, pin = [{{ spki = "{OLD[0]}" }}, {{ spki = "{OLD[1]}", backup = true }}]'
 EXPIRES = datetime.date(2030, 1, 2)
@@ -23,6 +24,7 @@ OLD_PIN = f'pin = [{{ spki = "{OLD[0]}" }}, {{ spki = "{OLD[1]}", backup = true 
 ROWS = f"""\
     {{ spki = "{NEW[0]}", at = "intermediate", note = "Ünter \\"CA\\" \\\\" }},
     {{ spki = "{NEW[1]}", backup = true }},
+    {{ cert_sha256 = "{"ab" * 32}", at = "leaf" }},
 """
 
 SHAPES = {
@@ -199,6 +201,7 @@ def test_only_the_pins_and_their_date_change(shape: str) -> None:
     pins["pin"] = [
         {"spki": NEW[0], "at": "intermediate", "note": PINS[0].note},
         {"spki": NEW[1], "backup": True},
+        {"cert_sha256": "ab" * 32, "at": "leaf"},
     ]
     assert tomllib.loads(result) == wanted
     gone = [line[1:] for line in difflib.ndiff(text.splitlines(), result.splitlines()) if line[0] == "-"]
@@ -265,3 +268,27 @@ def test_what_is_not_a_configuration_is_not_edited() -> None:
     """The same sentence as from any other command."""
     with pytest.raises(ConfigError, match="is not valid TOML"):
         with_pins("[mcp_servers", "config.toml", "x", PINS, EXPIRES)
+
+
+@pytest.mark.parametrize(
+    "pins",
+    [
+        "",
+        "tls.pins.mode = 'off' # not yet\n",
+        "tls.pins = { mode = 'off' } # not yet\n",
+        "tls = { pins = { mode = 'off' } }\n",
+    ],
+)
+def test_a_server_with_a_credential_gets_pins_that_are_enforced(pins: str) -> None:
+    """The text loads after, whatever its mode said, and other servers' pins are not asked for."""
+    text = '[mcp_servers.x]\nurl = "https://x.example/"\nbearer_token_env_var = "X"\n' + pins
+    with pytest.raises(ConfigError, match="coding-agents trust rotate x"):
+        parse_config(text, "config.toml")
+    assert parse_config(edited(text), "config.toml").warnings == ()
+    other = text.replace("servers.x", "servers.y") + text
+    assert edited(other) == text.replace("servers.x", "servers.y") + edited(text)
+
+
+def test_a_mode_without_a_credential_stays() -> None:
+    """Who only wants to be told is only told."""
+    assert 'mode = "report"' in edited(SHAPES["a table"])

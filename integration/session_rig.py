@@ -136,7 +136,7 @@ class Session:
     """One session, seen from outside by root.
 
     `process` is the launcher or, in mode `subreaper`, the supervisor, and `control` then the launcher's end. `begun` is
-    the time just before it was started.
+    the time just before it was started, `config` the file that it was started with.
     """
 
     def __init__(
@@ -144,6 +144,7 @@ class Session:
     ) -> None:
         self.process = process
         self.directory = order.directory
+        self.config = order.config
         self.uid_base = order.uid_base
         self.control = control
         self.begun = begun

@@ -55,6 +55,11 @@ class Upstream:
         """
 
     @property
+    def directory(self) -> Path:
+        """Where its files lie, that of its authority as root.pem."""
+        return Path(self._directory.name)
+
+    @property
     def pin(self) -> str:
         """The pin of the root that the server's certificate is from."""
         return self._root.pin

@@ -34,11 +34,7 @@ class Console:
         self._spec = spec
         self._server = spec.helper.remote.name
         self._color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-            self._events = None if spec.events is None else os.open(spec.events, flags, 0o600)
-        except OSError as error:
-            raise UsageError(f"--events: cannot write {spec.events}: {error.strerror}") from None
+        self._events = None if spec.events is None else _open_events(spec.events)
 
     def introduce(self, reached: console.Reached, confined: str) -> None:
         """Say where the helper is."""
@@ -78,6 +74,19 @@ class Console:
                 sys.stderr.write(f"coding-agents: standard output cannot be written: {error.strerror}; ending\n")
             os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
             self._on_gone()
+
+
+def _open_events(path: str) -> int:
+    """Open the file of `--events`, for writes that wait as those to a terminal do; `UsageError` where that fails."""
+    try:
+        # A pipe that nobody reads would be waited for here, and no Ctrl-C heard: open(2), ENXIO.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o600)
+        os.set_blocking(descriptor, True)
+    except OSError as error:
+        reason = "nobody reads it; start its reader first" if error.errno == errno.ENXIO else error.strerror
+        raise UsageError(f"--events: cannot write {path}: {reason}") from None
+    return descriptor
 
 
 def confine() -> str:

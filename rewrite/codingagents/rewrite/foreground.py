@@ -127,9 +127,9 @@ def prepare(options: argparse.Namespace, environment: MutableMapping[str, str]) 
     return plan.ForegroundSpec(
         helper=helper,
         socket_path=address.path,
-        sources=[plan.Source(name=each.name, kind=each.kind, place=_absolute(each)) for each in sources],
-        env_file=str(env_file),
-        events=None if options.events is None else os.path.abspath(options.events),
+        sources=[plan.Source(name=each.name, kind=each.kind, place=_place(each)) for each in sources],
+        env_file=_absolute("HOME", env_file),
+        events=None if options.events is None else _absolute("--events", options.events),
         as_json=options.json,
         notes=[
             *plan.warnings_about(read, options.server),
@@ -140,5 +140,15 @@ def prepare(options: argparse.Namespace, environment: MutableMapping[str, str]) 
     )
 
 
-def _absolute(source: SecretSource) -> str:
-    return os.path.abspath(source.place) if source.kind == "file" else source.place
+def _place(source: SecretSource) -> str:
+    return _absolute(f"--secret {source.name}", source.place) if source.kind == "file" else source.place
+
+
+def _absolute(what: str, path: str | Path) -> str:
+    """Return `path` as the helper is told it; `UsageError`, which says `what` it is, where its bytes are no text."""
+    found = os.path.abspath(path)
+    try:
+        found.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{what}: a path that is not UTF-8 cannot be passed on; use another") from None
+    return found

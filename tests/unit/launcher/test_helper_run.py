@@ -274,6 +274,18 @@ def test_a_server_can_be_tried_out(tmp_path: Path, upstream: Upstream, started: 
     assert not [word for word in ("sesame", bearer) if word in events.read_text() + output]
 
 
+def test_control_a_pipe_that_is_read_is_a_place_for_events(tmp_path: Path, upstream: Upstream, started: Any) -> None:
+    """Without a reader it is a mistake: see below."""
+    configure(tmp_path, upstream)
+    os.mkfifo(tmp_path / "facts.pipe")
+    with open(os.open(tmp_path / "facts.pipe", os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as pipe:
+        options = ("--client-auth", "none", "--events", "facts.pipe", "--secret", "TOKEN=env:T")
+        run = started("--server", "dev", *options, T="x")
+        assert run.post() == (200, {})
+        run.facts("request")
+        assert json.loads(pipe.readline())["fact"] == "request"
+
+
 def test_a_unix_socket_is_gone_at_the_end(tmp_path: Path, upstream: Upstream, started: Any) -> None:
     """Only its owner may use it, and nothing is left of it."""
     configure(tmp_path, upstream)
@@ -488,6 +500,21 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         2,
         "--events: cannot write {home}/no/facts: No such file or directory",
     ),
+    "events for a pipe without a reader": (
+        ["--server", "dev", "--secret", "TOKEN=env:T", "--events", "facts.pipe"],
+        2,
+        "--events: cannot write {home}/facts.pipe: nobody reads it; start its reader first",
+    ),
+    "events in a file that cannot be named": (
+        ["--server", "dev", "--secret", "TOKEN=env:T", "--events", os.fsdecode(b"facts.\xff")],
+        2,
+        "--events: a path that is not UTF-8 cannot be passed on; use another",
+    ),
+    "a secret in a file that cannot be named": (
+        ["--server", "dev", "--secret", os.fsdecode(b"TOKEN=file:token.\xff")],
+        2,
+        "--secret TOKEN: a path that is not UTF-8 cannot be passed on; use another",
+    ),
     "a secret that is no header": (
         ["--server", "dev", "--secret", "TOKEN=env:LINES"],
         2,
@@ -502,6 +529,9 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, upstream: Upstream, side: str
     """The same on both sides, nothing on the output, and nothing is left."""
     options, code, sentence = MISTAKES[mistake]
     configure(tmp_path, upstream)
+    os.mkfifo(tmp_path / "facts.pipe")
+    with open(os.open(tmp_path / os.fsdecode(b"token.\xff"), os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+        file.write("hunter2")
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-I", "-m", SIDES[side], "helper", "run", *options]

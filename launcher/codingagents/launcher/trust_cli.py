@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from codingagents.launcher import trust_add, trust_check, trust_reload, trust_view
+from codingagents.launcher import trust_add, trust_check, trust_reload, trust_rotate, trust_view
 from codingagents.launcher.trust_shared import Actions, parser_text
 
 _HELP = """\
@@ -22,6 +22,7 @@ examples:
   coding-agents trust add lab --from https://mcp.lab.example:8443
   coding-agents trust list
   coding-agents trust check --all
+  coding-agents trust rotate github
   coding-agents trust reload 20270301-9f86d081
 
 exit codes:
@@ -32,6 +33,7 @@ _ADD_PARSERS: tuple[Callable[[Actions], None], ...] = (
     trust_add.add_parser,
     trust_view.add_parsers,
     trust_check.add_parser,
+    trust_rotate.add_parser,
     trust_reload.add_parser,
 )
 

@@ -63,10 +63,12 @@ def lines(report: Report) -> Iterator[str]:
     yield printable(f"{report.server}  {report.url}" + (f"  {report.tls_version}" if report.tls_version else ""))
     if report.seen is not None:
         yield f"  trusted by {report.trusted_by}, its path as it was verified:"
-        yield from _certificates(report.seen.facts, place_names(report.seen), report.now)
+        yield from certificate_lines(report.seen.facts, place_names(report.seen), report.now)
     elif report.sent:
         yield "  NOT TRUSTED; what it sends, none of it verified:"
-        yield from _certificates(report.sent, [str(number) for number in range(1, len(report.sent) + 1)], report.now)
+        yield from certificate_lines(
+            report.sent, [str(number) for number in range(1, len(report.sent) + 1)], report.now
+        )
     if report.verdict.pins and report.tls is not None:
         yield f"  pins, {report.tls.pin_mode}, until {report.tls.pins_expire}:"
         for each in report.verdict.pins:
@@ -140,7 +142,10 @@ def pin_text(pin: PinSpec) -> str:
     return " ".join(filter(None, parts))
 
 
-def _certificates(facts: Sequence[CertificateFacts], places: Sequence[str], now: datetime.datetime) -> Iterator[str]:
+def certificate_lines(
+    facts: Sequence[CertificateFacts], places: Sequence[str], now: datetime.datetime
+) -> Iterator[str]:
+    """Yield what each certificate says, and how its place is called."""
     for place, each in zip(places, facts, strict=True):
         days = days_left(each.not_after, now)
         yield printable(f"    {place}: {each.subject or '(no subject)'}")

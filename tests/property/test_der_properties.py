@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codingagents.trust.der import spki_bytes, spki_pin
+from codingagents.trust.der import not_after, self_issued, spki_bytes, spki_pin
 from codingagents.trust.errors import TrustError
 from pki import make_root
 
@@ -23,6 +23,9 @@ def test_a_mutated_certificate_gives_a_slice_of_itself_or_a_trust_error(at: int,
     assert spki in mutated
     assert spki[:1] == b"\x30"
     assert len(spki_pin(mutated)) == 51
+    assert self_issued(mutated) in (True, False)
+    with contextlib.suppress(TrustError):
+        assert len(not_after(mutated)) == len("2026-11-24T00:00:00Z")
 
 
 @given(st.binary(max_size=60))

@@ -11,9 +11,10 @@ from codingagents.rewrite.config import AnchorSource, Config
 from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
-from codingagents.rewrite.specs import SessionSpec, UidPlan
+from codingagents.rewrite.specs import ClientCertificate, OverrideSpec, SessionSpec, UidPlan
 from codingagents.trust import wire
 from codingagents.trust.errors import ConfigError, UsageError
+from pki import make_root
 
 TODAY = datetime.date(2026, 11, 24)
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -99,6 +100,43 @@ def test_a_store_without_a_certificate_is_refused(pem: str) -> None:
     assert str(caught.value) == (
         "c.toml: [mcp_servers.github.tls] has no trust anchors: "
         "/etc/ssl/certs/ca-certificates.crt holds no PEM certificate"
+    )
+
+
+def test_a_pinned_only_store_without_a_pinned_anchor_is_refused() -> None:
+    text = PINNED + '[mcp_servers.github.tls]\nca = "pinned-only"\n'
+    anchors = {"github": Anchors(pem=make_root().pem)}
+    with pytest.raises(ConfigError) as caught:
+        plan(parse_config(text, "c.toml"), anchors=anchors)
+    assert str(caught.value) == (
+        "c.toml: [mcp_servers.github.tls] no trust anchor is left to verify the server with: add the CA that the pins "
+        "name, or correct the pins"
+    )
+    plan(parse_config(PINNED, "c.toml"), anchors=anchors)  # the same with the host's store is no mistake
+
+
+@pytest.mark.parametrize("override_pins", [True, False])
+def test_a_client_certificate_is_not_shown_below_a_bypass_of_pins(override_pins: bool) -> None:
+    corp = make_root()
+    tls = '[mcp_servers.github.tls]\nclient_cert = "secret:C"\nclient_key = "secret:K"\n'
+    override = OverrideSpec(name="corp", anchors=[corp.fingerprint], override_pins=override_pins)
+    arguments: dict[str, Any] = {
+        "anchors": {"github": Anchors(pem=corp.pem, overrides=(override,))},
+        "secret_names_available": {"GITHUB_TOKEN", "C", "K"},
+    }
+    said = PINNED.replace("expires =", "credential_without_pin = true\nexpires =") + tls
+    (remote,) = plan(parse_config(said, "c.toml"), **arguments).remotes
+    assert remote.tls is not None
+    assert remote.tls.client_certificate == ClientCertificate(chain="C", key="K")
+    config = parse_config(PINNED + tls, "c.toml")
+    if not override_pins:
+        plan(config, **arguments)
+        return
+    with pytest.raises(ConfigError) as caught:
+        plan(config, **arguments)
+    assert str(caught.value) == (
+        'c.toml: [mcp_servers.github.tls] client_cert would be shown without a pin below the override "corp"; '
+        "remove it from ca_overrides, or set pins.credential_without_pin = true"
     )
 
 

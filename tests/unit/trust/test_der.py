@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from codingagents.trust.der import spki_bytes, spki_pin
+from codingagents.trust.der import certificate_sha256, not_after, self_issued, spki_bytes, spki_pin
 from codingagents.trust.errors import TrustError
 from pki import KeyType, make_key, make_root
 
-LEAF = make_root().issue()
+ROOT = make_root()
+LEAF = ROOT.issue()
 
 
 @pytest.mark.parametrize("key_type", ["ec", "rsa", "ed25519"])
@@ -61,3 +62,64 @@ def test_a_version_1_certificate_has_no_version_field() -> None:
 def test_anything_else_than_a_der_certificate_is_refused(der: bytes, says: str) -> None:
     with pytest.raises(TrustError, match=says):
         spki_bytes(der)
+
+
+def test_the_fingerprint_is_that_of_cryptography() -> None:
+    assert certificate_sha256(LEAF.der) == LEAF.fingerprint
+
+
+def test_a_root_names_itself_as_its_issuer() -> None:
+    assert self_issued(ROOT.der)
+    assert not self_issued(LEAF.der)
+
+
+def validity(*times: bytes) -> bytes:
+    return certificate(SERIAL + EMPTY * 2 + sequence(b"".join(times)) + EMPTY + SPKI)
+
+
+def utc(text: bytes) -> bytes:
+    return b"\x17" + bytes([len(text)]) + text
+
+
+def generalized(text: bytes) -> bytes:
+    return b"\x18" + bytes([len(text)]) + text
+
+
+NOW = utc(b"261124000000Z")
+
+
+def test_the_end_is_read_from_a_real_certificate() -> None:
+    assert not_after(LEAF.der) == f"{LEAF.certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (utc(b"491231235959Z"), "2049-12-31T23:59:59Z"),
+        (utc(b"500101000000Z"), "1950-01-01T00:00:00Z"),
+        (generalized(b"20500101000000Z"), "2050-01-01T00:00:00Z"),
+        (generalized(b"99991231235959Z"), "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_the_end_is_read_in_both_its_forms(end: bytes, expected: str) -> None:
+    assert not_after(validity(NOW, end)) == expected
+    assert not_after(validity(generalized(b"20260101000000Z"), end)) == expected
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        (),
+        (NOW,),
+        (NOW, SERIAL),
+        (NOW, utc(b"2701010000Z")),  # no seconds
+        (NOW, utc(b"270101000000+0100")),
+        (NOW, utc(b"271301000000Z")),
+        (NOW, generalized(b"270101000000Z")),
+        (NOW, generalized(b"20270101000000.5Z")),
+        (NOW, utc(b"2701\xb20000000Z")),
+    ],
+)
+def test_any_other_end_is_refused(times: tuple[bytes, ...]) -> None:
+    with pytest.raises(TrustError):
+        not_after(validity(*times))

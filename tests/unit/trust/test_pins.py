@@ -6,7 +6,15 @@ from datetime import date
 import pytest
 
 from codingagents.trust.errors import ConfigError, TrustError
-from codingagents.trust.pins import Pin, PinMatch, PinMismatchError, parse_pin, pinning, verified_path
+from codingagents.trust.pins import (
+    Pin,
+    PinMatch,
+    PinMismatchError,
+    parse_fingerprint,
+    parse_pin,
+    pinning,
+    verified_path,
+)
 from codingagents.trust.vocabulary import PinMode, PinPosition
 from pki import make_root
 
@@ -51,6 +59,34 @@ def test_a_hash_that_begins_with_a_slash_is_not_taken_for_curls_form() -> None:
 def test_a_malformed_pin_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="44 characters"):
         parse_pin(text)
+
+
+def test_a_certificates_pin_is_read_in_every_usual_spelling() -> None:
+    digest = LEAF.fingerprint
+    pairs = [digest[index : index + 2] for index in range(0, 64, 2)]
+    for text in (digest, digest.upper(), ":".join(pairs), ":".join(pairs).upper()):
+        assert parse_fingerprint(text, "leaf") == Pin(digest, "leaf")
+    assert str(Pin(digest, "leaf")) == f"cert_sha256 {digest} at leaf"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        LEAF.fingerprint[:-1],
+        LEAF.fingerprint + "0",
+        LEAF.fingerprint[:40],
+        "sha256/" + LEAF.fingerprint,
+        "g" * 64,
+        ":".join(LEAF.fingerprint[index : index + 4] for index in range(0, 64, 4)),
+        LEAF.fingerprint[:2] + ":" + LEAF.fingerprint[2:],
+        LEAF.fingerprint + "\n",
+        "\uff11" * 64,
+    ],
+)
+def test_a_malformed_fingerprint_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="64 hexadecimal digits"):
+        parse_fingerprint(text)
 
 
 POSITIONS: list[PinPosition] = ["any", "leaf", "intermediate", "root"]
@@ -124,6 +160,62 @@ def test_no_credential_without_a_matched_pin_unless_it_is_said() -> None:
     assert lax.allows_credential(None)
 
 
+def test_an_anchor_that_is_no_root_is_intermediate_and_root() -> None:
+    assert verified_path([LEAF.der, INTERMEDIATE.der]).places == (("leaf",), ("intermediate", "root"))
+    assert PATH.places == (("leaf",), ("intermediate",), ("root",))
+    assert verified_path([LEAF.der]).places == (("leaf", "root"),)
+
+
+def test_a_bypass_passes_and_is_named_only_where_no_pin_does() -> None:
+    bypasses = {ROOT.fingerprint: "corp", LEAF.fingerprint: "not an anchor here"}
+    policy = pinning("enforce", [Pin(OTHER.pin)], bypasses=bypasses)
+    passed = policy.check(PATH)
+    assert passed == PinMatch((), PATH, "corp")
+    assert (policy.allows_credential(passed), policy.credential_rule(passed)) == (False, "withheld")
+    matched = pinning("enforce", [Pin(LEAF.pin)], bypasses=bypasses).check(PATH)
+    assert (matched.bypass, matched.pins) == (None, (Pin(LEAF.pin),))
+    with pytest.raises(PinMismatchError):
+        policy.check(verified_path([LEAF.der, INTERMEDIATE.der]))
+
+
+@pytest.mark.parametrize(
+    ("mode", "matches", "said", "rule"),
+    [
+        ("enforce", True, False, "pinned"),
+        ("enforce", True, True, "pinned"),
+        ("enforce", False, False, "withheld"),
+        ("enforce", False, True, "without-pin"),
+        ("report", True, False, "withheld"),
+        ("report", True, True, "without-pin"),
+        ("off", False, False, "withheld"),
+        ("off", False, True, "without-pin"),
+    ],
+)
+def test_what_becomes_of_the_credential_and_why(mode: PinMode, matches: bool, said: bool, rule: str) -> None:
+    policy = pinning(mode, [Pin(LEAF.pin)], credential_without_pin=said)
+    match = PinMatch((Pin(LEAF.pin),) if matches else (), PATH)
+    assert policy.credential_rule(match) == rule
+    assert policy.allows_credential(match) == (rule != "withheld")
+
+
+@pytest.mark.parametrize(
+    ("mode", "bypasses", "said", "may"),
+    [
+        ("enforce", {}, False, True),
+        ("enforce", {ROOT.fingerprint: "corp"}, False, False),
+        ("enforce", {ROOT.fingerprint: "corp"}, True, True),
+        ("report", {}, False, False),
+        ("off", {}, False, False),
+        ("off", {}, True, True),
+    ],
+)
+def test_a_client_certificate_is_shown_only_where_all_that_pass_are_pinned(
+    mode: PinMode, bypasses: dict[str, str], said: bool, may: bool
+) -> None:
+    policy = pinning(mode, [Pin(LEAF.pin)], bypasses=bypasses, credential_without_pin=said)
+    assert policy.may_show_certificate is may
+
+
 def test_pins_hold_to_the_end_of_the_day_they_expire() -> None:
     policy = pinning("enforce", [Pin(LEAF.pin)], expires=date(2027, 3, 1))
     assert not policy.expired(date(2027, 3, 1))
@@ -147,6 +239,31 @@ def test_anchors_are_not_narrowed_where_a_path_without_a_pin_may_pass(mode: PinM
 @pytest.mark.parametrize("at", ["any", "leaf", "intermediate"])
 def test_anchors_are_not_narrowed_where_a_pin_may_match_under_another_one(at: PinPosition) -> None:
     assert pinning("enforce", [Pin(ROOT.pin, "root"), Pin(ROOT.pin, at)]).narrow(ANCHORS) == ANCHORS
+
+
+def test_a_pinned_certificate_and_a_bypass_are_not_narrowed_away() -> None:
+    policy = pinning("enforce", [Pin(ROOT.fingerprint, "root")], bypasses={OTHER.fingerprint: "corp"})
+    assert policy.narrow([*ANCHORS, INTERMEDIATE.der]) == ANCHORS
+    assert pinning("enforce", [Pin(ROOT.fingerprint, "root")]).narrow(ANCHORS) == [ROOT.der]
+
+
+@pytest.mark.parametrize(
+    ("pin", "closed"),
+    [
+        (Pin(ROOT.pin), True),
+        (Pin(ROOT.pin, "root"), True),
+        (Pin(ROOT.fingerprint, "root"), True),
+        (Pin(ROOT.pin, "intermediate"), False),
+        (Pin(ROOT.pin, "leaf"), False),
+        (Pin(LEAF.pin), False),
+    ],
+)
+def test_anchors_close_the_pins_where_each_is_pinned_as_an_anchor(pin: Pin, closed: bool) -> None:
+    policy = pinning("enforce", [pin])
+    assert policy.closed_by([ROOT.der]) is closed
+    assert not policy.closed_by(ANCHORS)
+    assert pinning("report", [pin]).closed_by(ANCHORS)
+    assert pinning("enforce", [Pin(ROOT.pin)], bypasses={OTHER.fingerprint: "corp"}).closed_by(ANCHORS)
 
 
 @pytest.mark.parametrize("mode", ["enforce", "report"])

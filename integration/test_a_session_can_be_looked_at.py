@@ -8,30 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 import session_rig as rig
 from codingagents.trust.events import HelperReady
 from session_rig import Place, Session, every_mode
 from session_upstream import Upstream
 
+pytest_plugins = ("session_fixtures",)  # where, upstream
+
 LIST = (sys.executable, "-I", "-m", "codingagents.supervisor", "helper", "list")
-
-
-@pytest.fixture(scope="module")
-def where() -> Iterator[Place]:
-    with rig.place() as made:
-        yield made
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as made:
-        yield made
 
 
 def listed(session: Session, *words: str) -> subprocess.CompletedProcess[str]:
@@ -94,6 +81,8 @@ def test_only_root_can_ask(mode: str, where: Place, upstream: Upstream) -> None:
         path.chmod(0o666)
         asked = f"""
 import socket
+
+
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({str(path)!r})
 connection.settimeout(20)

@@ -7,7 +7,6 @@ import socket
 import ssl
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,22 +16,12 @@ from codingagents.trust.events import HelperReady, HelperRefused
 from session_rig import Place, Session, every_mode
 from session_upstream import Upstream
 
+pytest_plugins = ("session_fixtures",)  # where, upstream
+
 CONFIG = {"tls": 'listen = "https"', "local": 'listen = "unix"\nclient_auth = ["uid"]', "plain": ""}
 STRANGER = 58_077  # of no account and no session
 CA = "/run/coding-agents/session-ca.pem"
 SOCKET = "/run/coding-agents/mcp/local.sock"
-
-
-@pytest.fixture(scope="module")
-def where() -> Iterator[Place]:
-    with rig.place() as made:
-        yield made
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as made:
-        yield made
 
 
 def config(upstream: Upstream) -> str:
@@ -88,6 +77,8 @@ def test_no_other_user_connects_to_a_unix_socket(where: Place, upstream: Upstrea
         assert session.answer() == "up"
         ask = f"""
 import socket
+
+
 client = socket.socket(socket.AF_UNIX)
 client.connect({SOCKET!r})
 client.sendall(b"POST /mcp HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 2\\r\\n\\r\\n{{}}")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,12 @@ from codingagents.trust.events import AgentStarted, ExecDenied, SessionEnded
 from session_rig import Place, Session, every_mode
 from session_upstream import Upstream
 
+pytest_plugins = ("session_fixtures",)  # where
+
+
 STOPPED = 128 + signal.SIGTERM
 GRACE = 5.0  # of the supervisor, between TERM and KILL
 PASSED_ON = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
-
-
-@pytest.fixture(scope="module")
-def where() -> Iterator[Place]:
-    with rig.place() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,17 +11,19 @@ from codingagents.trust.errors import EXIT_ENGINE
 from codingagents.trust.events import AgentStarted, Event, ExecAllowed, ExecDenied, Layer, LayerReport, SessionEnded
 from session_rig import Place, Session, every_mode
 
+pytest_plugins = ("session_fixtures",)  # where
+
+
 HELD = ("uid_drop", "caps_bounding", "no_new_privs", "landlock_exec", "memfd_rule", "exec_trap", "mountns")
 SWITCHED = ("caps_bounding", "landlock_exec", "memfd_rule", "exec_trap")
 DENIED = "/usr/bin/env"  # by a rule, and by nothing else
 
 
 @pytest.fixture(scope="module")
-def where() -> Iterator[Place]:
-    with rig.place() as made:
-        shutil.copy("/bin/true", made.open / "true")  # outside the executable trees
-        (made.open / "true").chmod(0o755)
-        yield made
+def where(where: Place) -> Place:
+    shutil.copy("/bin/true", where.open / "true")  # outside the executable trees
+    (where.open / "true").chmod(0o755)
+    return where
 
 
 def config(layers: str) -> str:

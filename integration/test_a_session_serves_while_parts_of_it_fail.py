@@ -6,7 +6,6 @@ import datetime
 import json
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,19 +32,10 @@ from codingagents.trust.vocabulary import Secret
 from session_rig import Place, Session, every_mode
 from session_upstream import TOKEN, Upstream
 
+pytest_plugins = ("session_fixtures",)  # where, upstream
+
+
 OK = {"status": 200, "body": "ok"}
-
-
-@pytest.fixture(scope="module")
-def where() -> Iterator[Place]:
-    with rig.place() as made:
-        yield made
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as made:
-        yield made
 
 
 def answered(answer: dict[str, Any]) -> dict[str, Any]:

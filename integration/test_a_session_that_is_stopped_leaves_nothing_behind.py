@@ -18,6 +18,9 @@ from codingagents.trust.events import AgentStarted, SessionEnded
 from session_rig import Place, Session, every_mode
 from session_upstream import Upstream
 
+pytest_plugins = ("session_fixtures",)  # where
+
+
 AT_ONCE = 2  # sessions; more would only slow one another down
 TERMS = 40  # points in time from nothing to one and a half times the start
 KILLS = 10
@@ -28,12 +31,6 @@ STOPPED = 128 + signal.SIGTERM
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
     with Upstream() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def where() -> Iterator[Place]:
-    with rig.place() as made:
         yield made
 
 

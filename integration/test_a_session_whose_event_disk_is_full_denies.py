@@ -18,6 +18,9 @@ from codingagents.trust.events import Checkpoint, EventsGap, HelperStarting
 from session_rig import Place, every_mode
 from session_upstream import Upstream
 
+pytest_plugins = ("session_fixtures",)  # where
+
+
 SIZE = "64k"
 LOG = "coding-agents: the event log"
 CANNOT_BE_WRITTEN = f"{LOG} cannot be written (No space left on device); execs and grants are denied until it can"
@@ -48,12 +51,6 @@ def disk() -> Iterator[Disk]:
             yield Disk(Path(name).resolve())
         finally:
             subprocess.run(["umount", name], check=True)
-
-
-@pytest.fixture(scope="module")
-def where() -> Iterator[Place]:
-    with rig.place() as made:
-        yield made
 
 
 @every_mode

@@ -16,6 +16,9 @@ from codingagents.trust.events import HelperSecrets
 from session_rig import Place
 from session_upstream import Upstream
 
+pytest_plugins = ("session_fixtures",)  # upstream
+
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a session needs root")
 
 SECOND = 'headers = { "X-Second" = "${SECOND}" }'
@@ -24,12 +27,6 @@ SECOND = 'headers = { "X-Second" = "${SECOND}" }'
 @pytest.fixture
 def where() -> Iterator[Place]:
     with rig.place() as made:
-        yield made
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as made:
         yield made
 
 

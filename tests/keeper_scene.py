@@ -112,7 +112,7 @@ class Scene:
         self.path = directory / "events.jsonl"
         self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         sign = functools.partial(checkpoint.sign_checkpoint, KEY, session=SESSION)
-        log = EventLog(self.descriptor, SESSION, sign)
+        self._log = EventLog(self.descriptor, SESSION, sign)
         children = Children()
         self.reaper = Reaper(children)
         self.answers: list[ControlTrust] = []  # that the launcher would get
@@ -124,7 +124,7 @@ class Scene:
             zygote=self.zygote,
             children=children,
             reaper=self.reaper,
-            log=log,
+            log=self._log,
             agent_uid=7,
             secrets=SECRETS,
             snapshots=Snapshots(self.complaints.append, str(directory)),
@@ -143,6 +143,12 @@ class Scene:
     async def until(self, kind: type, count: int = 1) -> None:
         with trio.fail_after(10):
             while len(self.of(kind)) < count:  # noqa: ASYNC110 -- the log announces nothing
+                await trio.sleep(0.01)
+
+    async def until_lost(self, count: int) -> None:
+        """Wait until so many events could not be written."""
+        with trio.fail_after(10):
+            while self._log._lost.total() < count:  # noqa: ASYNC110 -- the log announces nothing
                 await trio.sleep(0.01)
 
     def play(self, act: Callable[[Scene], Awaitable[None]]) -> None:

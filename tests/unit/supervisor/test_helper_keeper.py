@@ -212,7 +212,7 @@ def test_a_full_disk_delays_a_helper_and_costs_it_no_restarts(tmp_path: Path, sl
     os.dup2(os.open("/dev/full", os.O_WRONLY), scene.descriptor)
 
     async def act(scene: Scene) -> None:
-        await trio.sleep(0.8)  # eight tries: more than the restart budget
+        await scene.until_lost(lifecycle.RESTART_BUDGET + 2)
         assert scene.zygote.lives == 0, "what cannot be recorded is not made"
         os.dup2(kept, scene.descriptor)
         await scene.until(HelperReady)
@@ -221,7 +221,7 @@ def test_a_full_disk_delays_a_helper_and_costs_it_no_restarts(tmp_path: Path, sl
     gap, starting, *_ = scene.events
     assert isinstance(gap, EventsGap)
     assert gap.lost_kinds.keys() == {"helper.starting"}
-    assert gap.lost > 5
+    assert gap.lost > lifecycle.RESTART_BUDGET
     assert starting == HelperStarting(server="github", user_id=1234, attempt=1, credential="without-pin")
     assert scene.of(HelperFailed) == []
 
@@ -231,7 +231,7 @@ def test_a_stop_while_the_disk_is_full_is_heard(tmp_path: Path, slot: Slot) -> N
     os.dup2(os.open("/dev/full", os.O_WRONLY), scene.descriptor)
 
     async def act(scene: Scene) -> None:
-        await trio.sleep(0.05)
+        await scene.until_lost(1)
 
     scene.play(act)
     assert scene.keeper.state is State.STOPPED

@@ -25,7 +25,7 @@ from codingagents.proxies.surroundings import ClientEnd, RelayConfig, Surroundin
 from codingagents.trust.answers import render
 from codingagents.trust.facts import Refused
 
-HEAD_SECONDS = 30.0  # for one request head, from its first byte
+HEAD_SECONDS = 30.0  # for one request head, from its first byte; for the first one, from the connection on
 LINGER_SECONDS = 2.0  # a refused client gets this long to read the answer while it still sends
 LINGER_BYTES = 1 << 20
 _SENT_AHEAD = 64 * 1024  # bytes of later requests that may wait before the client is paused
@@ -69,7 +69,8 @@ class Relay:
         self._linger_left = LINGER_BYTES
         self.now = clock()
         self.patience = self._idle_seconds
-        self.deadline = self.now + self.patience
+        # Anybody on the machine can connect: who says nothing does not take a place for long.
+        self.deadline = self.now + min(self.patience, HEAD_SECONDS)
 
     # --- from the client -----------------------------------------------------------------------------------------
 

@@ -374,7 +374,10 @@ def test_back_pressure_goes_both_ways() -> None:
 def test_deadlines() -> None:
     """An idle connection is closed, a slow head answered 408, a silent upstream 504, a silent stream broken off."""
     limits = LimitsSpec(idle_seconds=60)
-    bench = Bench(limits=limits)
+    bench = Bench(limits=limits, at_hand=[UpstreamRecorder()])
+    bench.relay.client_data(request())
+    bench.relay.upstream_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    bench.client.take()
     bench.relay.tick(bench.now + 59)
     assert bench.client.end is None
     bench.relay.tick(bench.now + 60)
@@ -411,6 +414,17 @@ def test_deadlines() -> None:
     assert bench.client.end is None
     bench.relay.tick(bench.now + 60)
     assert bench.client.end == "abort"
+
+
+@pytest.mark.parametrize(("idle_seconds", "allowed"), [(900, HEAD_SECONDS), (5, 5)])
+def test_who_connects_and_says_nothing_is_soon_gone(idle_seconds: int, allowed: float) -> None:
+    """Before anybody is asked for a bearer; between two requests of one client it is `idle_seconds`, see above."""
+    bench = Bench(limits=LimitsSpec(idle_seconds=idle_seconds))
+    assert bench.relay.deadline == bench.now + allowed
+    bench.relay.tick(bench.now + allowed - 1)
+    assert bench.client.end is None
+    bench.relay.tick(bench.now + allowed)
+    assert (bench.client.end, bench.client.take(), bench.refused) == ("close", b"", [])
 
 
 def test_draining_serves_what_is_in_flight_and_no_more() -> None:

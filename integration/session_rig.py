@@ -64,6 +64,17 @@ DOCKER_CAPABILITIES = (
         "+sys_chroot,+mknod,+audit_write,+setfcap"
     ),
 )
+# Before a command line: it gets a session of its own, without a controlling terminal or with one.
+WITHOUT_TERMINAL = ("setsid",)
+_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+ours, theirs = os.openpty()
+fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+os.set_inheritable(ours, True)  # or it would hang up
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+WITH_TERMINAL = (sys.executable, "-c", _TERMINAL)
 _PYTHON = (sys.executable, "-I", "-m")
 _AGENT_SOURCE = Path(__file__).with_name("session_agent.py")
 _UID_SPAN = 64  # IDs that one session is given at most

@@ -89,8 +89,8 @@ def denied_by_rule(session: Session) -> list[ExecDenied]:
 
 @every_mode
 def test_signals_are_the_agents_each_once_and_only_term_ends_the_session(mode: str, where: Place) -> None:
-    """Sent to launcher or supervisor, as a terminal's owner or an engine sends them."""
-    with rig.start(mode, where, "") as session:
+    """Sent to launcher or supervisor, as a terminal's owner or an engine sends them; without one, HUP is a reload."""
+    with rig.start(mode, where, "", prefix=rig.WITH_TERMINAL) as session:
         assert session.answer() == "up"
         session.ask("listen", *PASSED_ON, "SIGTERM")
         for number, name in enumerate(PASSED_ON, 1):

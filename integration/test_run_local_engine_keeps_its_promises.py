@@ -136,8 +136,9 @@ def test_a_secret_that_changes_in_its_file_is_sent(launch: Callable[..., Launche
 
 
 def test_every_forwarded_signal_arrives_once(launch: Callable[..., Launched]) -> None:
-    """Sent to the launcher alone, as `kill` and engines do."""
-    launched = launch("signals")
+    """Sent to the launcher alone, as `kill` does; it has a terminal, or a hang-up would be its own."""
+    master, slave = os.openpty()
+    launched = launch("signals", start_new_session=True, preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0))
     assert launched.seen("ready")
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
         launched.send(number)
@@ -145,6 +146,21 @@ def test_every_forwarded_signal_arrives_once(launch: Callable[..., Launched]) ->
     launched.send(signal.SIGTERM)
     assert launched.seen("got") == ["SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTERM"]
     assert launched.end() == (143, "")
+    os.close(master)
+    os.close(slave)
+
+
+def test_without_a_terminal_a_hang_up_is_the_launchers_own(launch: Callable[..., Launched]) -> None:
+    """It reloads what the session's servers are trusted by; here there is no configuration to read."""
+    launched = launch("signals", start_new_session=True)
+    assert launched.seen("ready")
+    launched.send(signal.SIGHUP)
+    time.sleep(0.05)
+    launched.send(signal.SIGTERM)
+    assert launched.seen("got") == ["SIGTERM"]
+    code, said = launched.end()
+    missing = f"there is no configuration file {launched.base}/config.toml; write one, or name another"
+    assert (code, said) == (143, f"coding-agents: trust reload: nothing was changed: {missing}\n")
 
 
 def test_a_signal_before_pid_1_can_take_it_waits_for_it(launch: Callable[..., Launched]) -> None:

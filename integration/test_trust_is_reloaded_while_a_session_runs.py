@@ -25,17 +25,6 @@ from session_upstream import Upstream
 
 COMMAND = (sys.executable, "-I", "-m", "codingagents.launcher")
 SNAPSHOT = "/run/coding-agents/trust/one.pem"
-# Starts the rest of the command line in a session of its own, with a controlling terminal or without one.
-WITHOUT_TERMINAL = ("setsid",)
-TERMINAL = """
-import fcntl, os, sys, termios
-os.setsid()
-ours, theirs = os.openpty()
-fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-os.set_inheritable(ours, True)  # or it would hang up
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
-WITH_TERMINAL = (sys.executable, "-c", TERMINAL)
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +326,7 @@ def test_no_such_session_is_3_and_a_word_that_is_none_2(where: Place, tmp_path: 
 
 
 def test_without_a_terminal_a_hang_up_reloads(where: Place, upstream: Upstream) -> None:
-    with running(where, upstream.server("one"), prefix=WITHOUT_TERMINAL) as session:
+    with running(where, upstream.server("one"), prefix=rig.WITHOUT_TERMINAL) as session:
         session.event(HelperReady, server="one")
         write(session, upstream.server("one"))
         session.signal(signal.SIGHUP)
@@ -355,7 +344,7 @@ def test_without_a_terminal_a_hang_up_reloads(where: Place, upstream: Upstream) 
 
 
 def test_with_a_terminal_a_hang_up_ends_the_session_as_ever(where: Place, upstream: Upstream) -> None:
-    with running(where, upstream.server("one"), prefix=WITH_TERMINAL) as session:
+    with running(where, upstream.server("one"), prefix=rig.WITH_TERMINAL) as session:
         write(session, upstream.server("one"))
         session.signal(signal.SIGHUP)
         assert session.wait() == 128 + signal.SIGHUP

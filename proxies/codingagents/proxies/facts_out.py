@@ -31,6 +31,7 @@ class FactsOut:
         self._health = Health()
         self._batch: list[AnyFact] = []
         self._counted = 0  # of the batch
+        self._latest: list[AnyFact] = []  # how the upstream is, where there was no room to say so
         self._unsent = b""
         self._dropped = 0
         self._scheduled = False
@@ -39,10 +40,12 @@ class FactsOut:
     def put(self, fact: AnyFact) -> None:
         """Queue `fact`, or count it as dropped where too much is waiting already; answers are never dropped."""
         if len(self._batch) >= MAX_PENDING and not isinstance(fact, _ANSWERS):
-            self._dropped += 1
             self.health()
-            self._batch += self._health.take((fact,))
-            self._counted = len(self._batch)
+            changes = self._health.take((fact,))
+            self._dropped += 1
+            if changes:
+                self._dropped += len(self._latest)
+                self._latest = changes
             return
         self._batch.append(fact)
         if not self._scheduled:
@@ -64,8 +67,10 @@ class FactsOut:
         if self._waiting:
             return  # the channel is full: `_writable` goes on when there is room
         self.health()
+        self._batch += self._latest
         data = self._unsent + wire.encode_lines(self._batch)
         self._batch.clear()
+        self._latest.clear()
         self._counted = 0
         if not data:
             return

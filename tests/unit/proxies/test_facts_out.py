@@ -97,6 +97,28 @@ def test_what_is_dropped_is_counted_all_the_same() -> None:
     over_a_channel(test)
 
 
+def test_of_an_upstream_that_comes_and_goes_unheard_the_last_state_is_told() -> None:
+    """However often it changed: what waits for a supervisor that does not read is bounded, and ends as things are."""
+    ok = Request(method="GET", status=200, error_type=None, request_bytes=0, response_bytes=0, duration_ms=0)
+    failed = msgspec.structs.replace(ok, status=502, error_type="dns_failed")
+    changes = 500
+
+    async def test(out: FactsOut, channel: socket.socket) -> None:
+        for _ in range(MAX_PENDING):
+            out.put(Failed(reason=""))
+        for _ in range(changes):
+            for fact in (failed, failed, failed, ok):
+                out.put(fact)
+        for _ in range(3):
+            out.put(failed)
+        found = await receive_until(channel, Dropped)
+        last = UpstreamHealth(state="failing", error_type="dns_failed")
+        dropped = 4 * changes + 3 + 2 * changes  # the requests, and what was between the first state and the last
+        assert found == [*[Failed(reason="")] * MAX_PENDING, last, Dropped(count=dropped)]
+
+    over_a_channel(test)
+
+
 def test_what_was_asked_for_is_answered_however_much_waits() -> None:
     """One more of another kind is dropped."""
     answers: list[AnyFact] = [

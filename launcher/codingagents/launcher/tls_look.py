@@ -6,6 +6,7 @@ certificate is not shown in either. Decides nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
 from dataclasses import dataclass
 
@@ -17,18 +18,21 @@ from codingagents.rewrite.pin_rules import rules_of
 from codingagents.rewrite.specs import RemoteSpec, TlsSpec
 from codingagents.rewrite.upstream_tls import upstream_context
 from codingagents.trust.context import PeerTrust, peer_trust, verified_chain
-from codingagents.trust.errors import AgentError
+from codingagents.trust.errors import AgentError, TrustError
 from codingagents.trust.pem import parse_pem
 from codingagents.trust.pins import PinMismatchError
 
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """The path was verified; `chain` is it, as DER, leaf first. `mismatch`: but no pin is in it, and it is refused."""
+    """The path was verified; `chain` is it, as DER, leaf first.
+
+    That says nothing of pins. `refusal`: why no context of a helper could accept it or any other path.
+    """
 
     trust: PeerTrust
     chain: tuple[bytes, ...]
-    mismatch: bool = False
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +62,18 @@ def look(remote: RemoteSpec, *, unpinned: bool = False) -> Sight:
     """
     assert remote.tls is not None
     route, seconds = route_of(remote), remote.limits.connect_seconds
-    tls = without_client_certificate(remote.tls)
     if unpinned:
-        return _handshake(_reporting(tls), route, seconds)
+        return _without_regard_to_pins(remote.tls, route, seconds)
     try:
-        return _handshake(tls, route, seconds)
-    except PinMismatchError:
-        # The path without regard to the pins: who is there, and by which authority?
-        sight = _handshake(_reporting(tls), route, seconds)
-        return Trusted(sight.trust, sight.chain, mismatch=True) if isinstance(sight, Trusted) else sight
+        return _handshake(_without_client_certificate(remote.tls), route, seconds)
+    except TrustError as error:
+        sight = _without_regard_to_pins(remote.tls, route, seconds)
+        if isinstance(sight, Trusted) and not isinstance(error, PinMismatchError):
+            return Trusted(sight.trust, sight.chain, str(error))
+        return sight
 
 
-def without_client_certificate(tls: TlsSpec) -> TlsSpec:
+def _without_client_certificate(tls: TlsSpec) -> TlsSpec:
     """Return `tls` for a context that has none to show, and speaks the versions of one that has."""
     if tls.client_certificate is None:
         return tls
@@ -78,10 +82,15 @@ def without_client_certificate(tls: TlsSpec) -> TlsSpec:
     return msgspec.structs.replace(tls, client_certificate=None, min_version=tls.min_version if closed else "1.3")
 
 
-def _reporting(tls: TlsSpec) -> TlsSpec:
-    """Return `tls` with all of its anchors, and nothing refused for a pin."""
+def _without_regard_to_pins(tls: TlsSpec, route: Route, seconds: float) -> Sight:
+    """Return who is there, by any authority of the store."""
     store = "custom" if tls.store == "pinned-only" else tls.store
-    return msgspec.structs.replace(tls, pin_mode="report", store=store)
+    changed = msgspec.structs.replace(tls, pin_mode="report", store=store, client_certificate=None)
+    sight = _handshake(changed, route, seconds)
+    if isinstance(sight, Trusted) and store != tls.store:
+        trust = dataclasses.replace(sight.trust, anchored_by=f"{tls.store}, its pins left aside")
+        return Trusted(trust, sight.chain)
+    return sight
 
 
 def _handshake(tls: TlsSpec, route: Route, seconds: float) -> Sight:

@@ -93,10 +93,12 @@ def checked(config: Config, server: RemoteServer, days: int | None) -> Report:
 def _seen(plain: Report, spec: RemoteSpec, days: int | None) -> Report:
     assert spec.tls is not None
     match look(spec):
-        case Trusted(trust, chain):
+        case Trusted(trust, chain, refusal):
             seen = seen_path(chain)
             bypass = None if trust.match is None else trust.match.bypass
             verdict = judge(plain.server, spec.tls, seen, bypass=bypass, now=plain.now, days=days)
+            if refusal is not None:
+                verdict = dataclasses.replace(verdict, problems=(refusal, *verdict.problems))
             if spec.tls.client_certificate is not None:
                 what = "the client certificate was not shown, and whether the server takes it is not known"
                 verdict = dataclasses.replace(verdict, warnings=(*verdict.warnings, what))

@@ -114,7 +114,7 @@ def _server(text: str, path: Path, name: str) -> tuple[Config, RemoteServer]:
 
 def _seen(config: Config, server: RemoteServer) -> SeenPath:
     match look(spec_of(config, server), unpinned=True):
-        case Trusted(_, chain):
+        case Trusted(chain=chain):
             return seen_path(chain)
         case Untrusted(_, message, _):
             why = f"is not trusted: {printable(message)}"

@@ -76,9 +76,7 @@ def judge(
     matched = [each for each in pins if each.matched]
     if tls.pin_mode != "off" and not matched and bypass is None:
         problems.append("no pin is in the path")
-        remedies.append(
-            "if the server's owner confirms its new keys: coding-agents trust rotate {server} --from-unpinned"
-        )
+        remedies.append(f"only if its owner confirms the keys that it shows now: {rotate} --from-unpinned")
     elif matched and all(each.pin.backup for each in matched):
         problems.append("only a backup pin is in the path: the key that it stands behind is gone")
         remedies.append(rotate)

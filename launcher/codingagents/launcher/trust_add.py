@@ -12,17 +12,19 @@ import re
 import sys
 from pathlib import Path
 
+from codingagents.launcher.config_file import rewrite
+from codingagents.launcher.override_edit import with_override
+from codingagents.launcher.running_trust import running_sessions
 from codingagents.launcher.terminal import say
-from codingagents.launcher.tls_probe import fetch_chain
-from codingagents.launcher.trust_rules import Candidate, judge, top_of_chain
-from codingagents.launcher.trust_shared import Actions, certificate_lines, parser_text, store, users
-from codingagents.rewrite.addresses import parse_url
+from codingagents.launcher.trust_rules import Candidate, judge
+from codingagents.launcher.trust_shared import Actions, base, certificate_lines, parser_text, store, users
+from codingagents.launcher.trust_source import Found, from_file, from_server, from_url
+from codingagents.launcher.trust_target import configuration, https_server
 from codingagents.rewrite.anchors import is_session_authority
-from codingagents.rewrite.certificates import parse_certificates
-from codingagents.rewrite.override_store import MAX_PEM
+from codingagents.rewrite.config import RemoteServer
 from codingagents.rewrite.overrides import EVERYWHERE, Override, in_scope, parse_name, parse_scope
-from codingagents.rewrite.private_files import read_plain
-from codingagents.trust.errors import EXIT_OK, NotFoundError, TrustError, UsageError
+from codingagents.rewrite.reading import read_text
+from codingagents.trust.errors import EXIT_OK, TrustError, UsageError
 from codingagents.trust.terminal import printable
 
 DIGITS = 8  # of the fingerprint, to be typed
@@ -30,15 +32,19 @@ DIGITS = 8  # of the fingerprint, to be typed
 _HELP = """\
 Keep the certificate authority in FILE as override NAME, for the hosts of --scope.
 
-FILE is PEM (text around it does not matter), DER or PKCS#7; - is standard input. With --from it is what a server shows:
-its topmost CA, fetched over a connection on which nothing is sent. What is found is shown first. Then either type the
-first 8 digits of its SHA-256, compared with what the CA's owner tells you, or give --fingerprint, which must match.
+FILE is PEM (text around it does not matter), DER or PKCS#7; - is standard input. Without FILE it is what a server
+shows, that of --from or --server: its topmost CA, fetched over a connection on which nothing is sent. With --server,
+the override is written into the ca_overrides of that server in config.toml, and its scope is that server.
+
+What is found is shown first. Then either type the first 8 digits of its SHA-256, compared with what its owner tells
+you, or give --fingerprint, which must match.
 
 Refused are private keys, expired certificates, RSA under 2048 bits, SHA-1 signatures, unrelated roots in one file, and
 what is no CA, unless --leaf says that this one certificate is meant.
 
 examples:
   coding-agents trust add corp-root corp.pem --scope '*.corp.example' --scope mcp.example.com
+  coding-agents trust add lab --server lab
   coding-agents trust add lab --from https://mcp.lab.example:8443 --fingerprint 4d3c…
 """
 
@@ -50,33 +56,32 @@ def add_parser(actions: Actions) -> None:
     add = parser.add_argument
     add("name", metavar="NAME", help="what ca_overrides will call it")
     add("file", metavar="FILE", nargs="?", help="certificates, or - for standard input")
-    add("--from", metavar="URL", dest="url", help="https://HOST[:PORT] to take the CA from, instead of FILE")
-    add("--scope", metavar="HOST", action="append", default=[], help="HOST, *.DOMAIN or '*'; repeatable (URL's host)")
+    add("--from", metavar="URL", dest="url", help="https://HOST[:PORT] that shows it, instead of FILE")
+    add("--server", metavar="SERVER", help="an https server of config.toml that is to use it; it is written there")
+    add("--scope", metavar="HOST", action="append", default=[], help="HOST, *.DOMAIN or '*'; repeatable (the server's)")
     add("--fingerprint", metavar="SHA256", help="of the top certificate; vouches for it without a question")
     add("--override-pins", action="store_true", help="a path below it needs no pin, and gets no credential for it")
     add("--leaf", action="store_true", help="trust this one certificate, which is no CA")
     add("--replace", action="store_true", help="where there is an override NAME already")
     add("--yes", action="store_true", help="with --fingerprint: no question for --override-pins and --scope '*'")
-    add("--config", metavar="FILE", type=Path, help="configuration, for what to write next")
+    add("--config", metavar="FILE", type=Path, help="configuration (~/.config/coding-agents/config.toml)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says. Raises `AgentError`."""
     name = parse_name(options.name)
     fingerprint = None if options.fingerprint is None else parse_fingerprint(options.fingerprint)
-    if (options.file is None) == (options.url is None):
-        raise UsageError("give either FILE or --from URL; see: coding-agents trust add --help")
-    if options.url is not None:
-        certificates, host, source = _fetched(options.url, leaf=options.leaf)
-    else:
-        certificates, host, source = _read(options.file), None, options.file
-    scope = tuple(dict.fromkeys(map(parse_scope, options.scope or ([host] if host is not None else []))))
-    if not scope:
+    server = None if options.server is None else https_server(configuration(options.config), options.server)
+    scopes = list(map(parse_scope, options.scope))
+    found = _found(options, server)
+    if not scopes:
+        scopes = [host for host in (found.host if server is None else _name_of(server),) if host is not None]
+    if not scopes:
         raise UsageError("--scope is missing: name the hosts that it is for, or '*' for every one")
-    if any(map(is_session_authority, certificates)):
+    if any(map(is_session_authority, found.certificates)):
         raise TrustError("this is the authority of a session, which vouches for its own helpers and for no upstream")
     now = datetime.datetime.now(datetime.UTC)
-    candidate = judge(certificates, leaf=options.leaf, now=now)
+    candidate = judge(found.certificates, leaf=options.leaf, now=now)
     override = Override(
         name=name,
         sha256=candidate.top.sha256,
@@ -84,14 +89,21 @@ def run(options: argparse.Namespace) -> int:
         subject=candidate.top.subject,
         issuer=candidate.top.issuer,
         not_after=min(each.not_after for each in candidate.facts),
-        scope=scope,
+        scope=tuple(dict.fromkeys(scopes)),
         added=now.replace(microsecond=0),
-        source=printable("standard input" if source == "-" else source),
+        source=printable(found.source),
         override_pins=options.override_pins,
     )
+    config = options.config or base() / "config.toml"
+    if server is not None:
+        _check_use(override, server, read_text(config), config)
     _show(candidate, override, now)
     _vouch(override, fingerprint, yes=options.yes)
     store().add(override, candidate.certificates, replace=options.replace)
+    say(f"added {name}")
+    if server is not None:
+        rewrite(config, lambda text: with_override(text, str(config), server.name, name))
+        say(f"wrote it into ca_overrides of [mcp_servers.{server.name}.tls]")
     _tell_next(override, options.config)
     return EXIT_OK
 
@@ -104,30 +116,30 @@ def parse_fingerprint(text: str) -> str:
     return digits
 
 
-def _read(file: str) -> list[bytes]:
-    if file == "-":
-        content = sys.stdin.buffer.read(MAX_PEM + 1)
-        if len(content) > MAX_PEM:
-            raise UsageError(f"standard input is over the limit of {MAX_PEM} bytes")
-        return parse_certificates(content, "standard input")
-    try:
-        return parse_certificates(read_plain(Path(file), limit=MAX_PEM), file)
-    except FileNotFoundError:
-        raise NotFoundError(f"there is no file {file}") from None
+def _found(options: argparse.Namespace, server: RemoteServer | None) -> Found:
+    if options.file is not None and options.url is not None:
+        raise UsageError("give either FILE or --from, not both; see: coding-agents trust add --help")
+    if options.file is not None:
+        return from_file(options.file)
+    if options.url is not None:
+        return from_url(options.url, leaf=options.leaf)
+    if server is None:
+        raise UsageError("give FILE, --from URL or --server; see: coding-agents trust add --help")
+    return from_server(server, leaf=options.leaf)
 
 
-def _fetched(text: str, *, leaf: bool) -> tuple[list[bytes], str, str]:
-    """Return what to trust of what the server at `text` shows, its host, and the URL as it is kept."""
-    try:
-        url = parse_url(text)
-        if url.scheme != "https":
-            raise ValueError("must start with https://")
-    except ValueError as error:
-        raise UsageError(f"--from {error}") from None
-    chain = fetch_chain(url.host, url.port, server_name=url.host)
-    chosen = chain[0] if leaf else top_of_chain(chain)
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    return [chosen], url.host, f"https://{host}:{url.port}"
+def _name_of(server: RemoteServer) -> str:
+    assert server.spec.tls is not None  # of an https server
+    return server.spec.tls.server_name
+
+
+def _check_use(override: Override, server: RemoteServer, text: str, config: Path) -> None:
+    """Raise before anybody is asked where the server could not use it."""
+    if not in_scope(override, _name_of(server)):
+        raise UsageError(
+            f"--server {server.name} is {_name_of(server)}, which is not in the scope {', '.join(override.scope)}"
+        )
+    with_override(text, str(config), server.name, override.name)
 
 
 def _show(candidate: Candidate, override: Override, now: datetime.datetime) -> None:
@@ -165,9 +177,12 @@ def _vouch(override: Override, fingerprint: str | None, *, yes: bool) -> None:
 
 
 def _tell_next(override: Override, config: Path | None) -> None:
-    servers = [each for each in users(config) if in_scope(override, each.host)]
-    say(f"added {override.name}; running sessions keep the trust that they started with")
-    for name in [each.name for each in servers if override.name not in each.overrides] or ["NAME"] * (not servers):
-        say(f'to use it, write below [mcp_servers.{name}.tls]: ca_overrides = ["{override.name}"]')
+    using = [each for each in users(config) if override.name in each.overrides]
+    if not using:
+        say(f'to use it, write ca_overrides = ["{override.name}"] into [mcp_servers.NAME.tls] of a server in its scope')
+    for session in running_sessions(base()):
+        say(f"session {session} takes it with: coding-agents trust reload {session}")
     if not override.override_pins:
-        say(f'its pin is {{ spki = "{override.spki}" }}; pins need a backup too, of a CA that you would change to')
+        say(
+            f'its pin is {{ spki = "{override.spki}" }}; a set of pins is written by: coding-agents trust rotate SERVER'
+        )

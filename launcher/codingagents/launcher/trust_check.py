@@ -20,7 +20,7 @@ from codingagents.launcher.terminal import say
 from codingagents.launcher.tls_look import NoTls, Trusted, Untrusted, look
 from codingagents.launcher.trust_report import Report
 from codingagents.launcher.trust_shared import Actions, parser_text
-from codingagents.launcher.trust_target import chosen, configuration, spec_of
+from codingagents.launcher.trust_target import MADE_UP, chosen, configuration, spec_of
 from codingagents.launcher.trust_verdict import Verdict, explain, judge, remedies
 from codingagents.rewrite.certificates import describe
 from codingagents.rewrite.config import Config, RemoteServer
@@ -85,12 +85,12 @@ def checked(config: Config, server: RemoteServer, days: int | None) -> Report:
     now = datetime.datetime.now(datetime.UTC)
     plain = Report(server=server.name, url=_url(server.spec), now=now, verdict=Verdict(), tls=server.spec.tls)
     try:
-        return _seen(plain, spec_of(config, server), days)
+        return _seen(plain, spec_of(config, server), days, known=config.file != MADE_UP)
     except AgentError as error:
         return dataclasses.replace(plain, verdict=Verdict(problems=(str(error),)))
 
 
-def _seen(plain: Report, spec: RemoteSpec, days: int | None) -> Report:
+def _seen(plain: Report, spec: RemoteSpec, days: int | None, *, known: bool) -> Report:
     assert spec.tls is not None
     match look(spec):
         case Trusted(trust, chain, refusal):
@@ -108,7 +108,7 @@ def _seen(plain: Report, spec: RemoteSpec, days: int | None) -> Report:
         case Untrusted(code, message, sent):
             facts = tuple(map(describe, sent))
             why = explain(code, message, facts, server_name=spec.tls.server_name, store=spec.tls.store, now=plain.now)
-            verdict = Verdict(problems=(why,), remedies=remedies(code, spec))
+            verdict = Verdict(problems=(why,), remedies=remedies(code, spec, known=known))
             return dataclasses.replace(plain, verdict=verdict, sent=facts)
         case NoTls(reason):
             why = f"no TLS connection came about ({reason}); min_version is {spec.tls.min_version}"

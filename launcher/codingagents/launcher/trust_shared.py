@@ -70,7 +70,7 @@ class User(NamedTuple):
 def users(config: Path | None) -> list[User]:
     """Return the https servers of a configuration, None for the usual one; [] and a warning where it cannot be read."""
     try:
-        read, _ = read_config(config or base() / "config.toml")
+        read, _ = read_config(config or base() / "config.toml", unpinned_credentials=True)
     except NotFoundError:
         if config is not None:
             raise

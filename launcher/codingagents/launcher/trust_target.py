@@ -25,6 +25,7 @@ from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.specs import RemoteSpec
 from codingagents.trust.errors import AgentError, NotFoundError, UsageError
 
+MADE_UP = "command line"  # the file of a configuration that is in none
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -94,7 +95,7 @@ def _known(url: Url, path: Path | None) -> tuple[Config, RemoteServer] | None:
 def _made_up(url: Url, text: str) -> tuple[Config, RemoteServer]:
     name = _NO_NAME.sub("-", url.host)[:32]
     toml = f"[mcp_servers.{name}]\nurl = {json.dumps(text)}\nallow_private = true\n"
-    config = parse_config(toml, "command line")
+    config = parse_config(toml, MADE_UP)
     return config, https_server(config, name)
 
 

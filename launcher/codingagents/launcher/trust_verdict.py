@@ -113,19 +113,17 @@ def explain(
     return printable(f"the certificate is not trusted: {message}")
 
 
-def remedies(code: int, remote: RemoteSpec) -> tuple[str, ...]:
-    """Return the commands that may help where OpenSSL refused a server with that `verify_code`."""
+def remedies(code: int, remote: RemoteSpec, *, known: bool) -> tuple[str, ...]:
+    """Return the commands that may help where OpenSSL refused a server with that `verify_code`.
+
+    `known`: whether it is in a configuration.
+    """
     if code not in NO_ISSUER | SELF_SIGNED:
         return ()
-    host = f"[{remote.host}]" if ":" in remote.host else remote.host
-    # A server that is reached by a way of its own is not reached by its URL.
-    source = f"--from https://{host}:{remote.port}" if not (remote.proxy or remote.connect_to) else "CA.pem"
     name = f"{remote.name.lstrip('_-').lower() or 'my'}-ca"
-    scope = remote.host if remote.tls is None else remote.tls.server_name
-    return (
-        f"if this authority is yours: coding-agents trust add {name} {source} --scope {scope}",
-        f'and below [mcp_servers.{remote.name}.tls]: ca_overrides = ["{name}"]',
-    )
+    host = f"[{remote.host}]" if ":" in remote.host else remote.host
+    source = f"--server {remote.name}" if known else f"--from https://{host}:{remote.port}"
+    return (f"if this authority is yours: coding-agents trust add {name} {source}",)
 
 
 def place_names(seen: SeenPath) -> list[str]:

@@ -92,8 +92,9 @@ def _remove(options: argparse.Namespace) -> int:
     say(f"removed {options.name}")
     for server in _used_by(options.config).get(options.name, ()):
         say(f"[mcp_servers.{server}.tls] ca_overrides still names it: the server is refused until it does not")
-    for session, servers in sessions_with(base(), options.name):
-        say(f"session {session} runs and trusts it for {', '.join(servers)} until it ends")
+    for session, servers in sessions_with(base(), options.name).items():
+        names = ", ".join(servers)
+        say(f"session {session} trusts it for {names} until its end, or: coding-agents trust reload {session}")
     return EXIT_OK
 
 

@@ -36,7 +36,7 @@ _PROXY = "check proxy in [mcp_servers.{server}], and that it allows CONNECT to t
 _SERVER = "report this to whoever runs the server"
 _PRIVATE = "set allow_private = true or connect_to in [mcp_servers.{server}] if this is meant"
 _URL = "put the final URL into config.toml"
-_STORE = "check ca and server_name in [mcp_servers.{server}.tls]"
+_STORE = "see why: coding-agents trust check {server}; if it is yours: coding-agents trust add NAME --server {server}"
 _OTHER_USER = "run the server as another user than the agent"
 _ROTATE = "check the server's keys, then correct [mcp_servers.{server}.tls.pins]"
 _RENEW = "renew the secret; from a file of secrets it takes effect at once, else with a new session"

@@ -27,6 +27,26 @@ class Memory(Message, frozen=True, kw_only=True):
     taken_at: str
 
 
+class TrustRow(Message, frozen=True, kw_only=True):
+    """How one server is trusted. Days are whole ones that are left, negative once it is past.
+
+    What the newest connection showed is as its helper said, and None before there was one.
+    """
+
+    pin_mode: str  # enforce, report or off
+    pins_expire: str | None
+    pins_days_left: int | None
+    credential: str  # as `events.CredentialRule`, by the configuration
+    store: str  # host, certifi, custom or pinned-only
+    store_sha256: str
+    overrides: list[str]  # names of CAs that `trust add` put in
+    overrides_pins: list[str]  # of these, those below which no pin is asked for
+    anchored_by: str | None  # as `events.UpstreamTrusted`
+    leaf_sha256: str | None
+    leaf_not_after: str | None
+    leaf_days_left: int | None
+
+
 class HelperRow(Message, frozen=True, kw_only=True):
     """One server. Counts are of the session; connections are open now. `pid` is None while there is no process."""
 
@@ -45,6 +65,7 @@ class HelperRow(Message, frozen=True, kw_only=True):
     upstream: Literal["ok", "failing"]
     degraded: list[str]  # why, where it is
     memory: Memory | None = None
+    trust: TrustRow | None = None  # None where the server is reached without TLS
 
 
 class HelperList(Message, frozen=True, kw_only=True):

@@ -110,15 +110,15 @@ def overrides_pins(tls: TlsSpec | None) -> list[str]:
     return [] if tls is None else [override.name for override in tls.overrides if override.override_pins]
 
 
-def credential_rule(remote: RemoteSpec) -> CredentialRule:
-    """Return what the configuration makes of the credential where all goes well."""
+def credential_rule(remote: RemoteSpec, tls: TlsSpec | None) -> CredentialRule:
+    """Return what the configuration, with `tls` for the server's trust, makes of the credential if all goes well."""
     if not any(names(header.template) for header in remote.headers):
         return "none"
-    if remote.tls is None:  # http to this machine: nobody else can be at the other end
+    if tls is None:  # http to this machine, which has no certificate to ask for
         return "without-pin"
-    if remote.tls.pin_mode == "enforce":
+    if tls.pin_mode == "enforce":
         return "pinned"
-    return "without-pin" if remote.tls.credential_without_pin else "withheld"
+    return "without-pin" if tls.credential_without_pin else "withheld"
 
 
 def starting(remote: RemoteSpec, user_id: int, attempt: int) -> HelperStarting:
@@ -128,7 +128,7 @@ def starting(remote: RemoteSpec, user_id: int, attempt: int) -> HelperStarting:
         user_id=user_id,
         attempt=attempt,
         pin_mode="off" if remote.tls is None else remote.tls.pin_mode,
-        credential=credential_rule(remote),
+        credential=credential_rule(remote, remote.tls),
         overrides_pins=overrides_pins(remote.tls),
     )
 

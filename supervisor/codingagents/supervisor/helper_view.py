@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from typing import Final
 
-from codingagents.supervisor.helper_listing import HelperList, HelperRow
+from codingagents.supervisor.helper_listing import HelperList, HelperRow, TrustRow
 from codingagents.trust.terminal import printable
 
 _MARKS: Final = {"ready": "green", "degraded": "yellow", "restarting": "yellow", "failed": "red"}
@@ -47,7 +47,37 @@ def _plain(row: HelperRow) -> str:
         f" restarts {row.restarts} requests {row.requests} errors {row.errors} refused {row.refused}"
         f" connections {row.connections} upstream {row.upstream_connections} {row.upstream} MB {size(row)}"
     )
-    return f"{text}{_reasons(row)}\n"
+    trust = "" if row.trust is None else f" {' '.join(_trust(row.trust))}"
+    marks = "" if row.trust is None else "".join(f" [{mark}]" for mark in trust_marks(row.trust))
+    return f"{text}{trust}{marks}{_reasons(row)}\n"
+
+
+def trust_marks(trust: TrustRow) -> list[str]:
+    """Return what nobody should overlook: that a pin is not asked for, or something has ended."""
+    marks = []
+    if trust.credential == "without-pin":
+        marks.append("CREDENTIAL WITHOUT PIN")
+    if trust.overrides_pins:
+        marks.append(f"PINS OVERRIDDEN by {' '.join(trust.overrides_pins)}")
+    if trust.pins_days_left is not None and trust.pins_days_left < 0:
+        marks.append("PINS EXPIRED")
+    if trust.leaf_days_left is not None and trust.leaf_days_left < 0:
+        marks.append("CERTIFICATE EXPIRED")
+    return marks
+
+
+def _trust(trust: TrustRow) -> list[str]:
+    """Return how a server is trusted: mode and days left of its pins, days left of its certificate, by what anchor."""
+    return [
+        f"pins {trust.pin_mode} {_days(trust.pins_days_left)}",
+        f"leaf {_days(trust.leaf_days_left)}",
+        f"by {printable(trust.anchored_by or '-')}",
+        f"credential {trust.credential}",
+    ]
+
+
+def _days(left: int | None) -> str:
+    return "-" if left is None else f"{left}d"
 
 
 def _reasons(row: HelperRow) -> str:
@@ -74,5 +104,8 @@ def _table(listed: HelperList) -> str:
     console = Console(file=out, force_terminal=True)
     console.print(table, Text("open: connections of clients, and to the server", "dim"))
     for row in listed.helpers:  # too long for a column
-        console.print(Text(f"{row.server}: {row.listen}{_reasons(row)}"))
+        trust = "" if row.trust is None else f", {', '.join(_trust(row.trust))}"
+        console.print(Text(f"{row.server}: {row.listen}{trust}{_reasons(row)}"))
+        for mark in () if row.trust is None else trust_marks(row.trust):
+            console.print(Text(f"{row.server}: {mark}", "bold red"))
     return out.getvalue()

@@ -17,7 +17,7 @@ import trio
 from codingagents.rewrite.placeholders import names as placeholder_names
 from codingagents.rewrite.specs import ControlTrust, HelperSpec, NewSecrets, RemoteSpec, TlsSpec
 from codingagents.supervisor import expiry, helper_layers, unavailable
-from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.event_log import EventLog, utc_now
 from codingagents.supervisor.helper_channel import HelperChannel
 from codingagents.supervisor.helper_events import Source
 from codingagents.supervisor.helper_life import HelperLife, Look
@@ -174,6 +174,7 @@ class HelperKeeper:
             upstream_connections=0 if counts is None else counts.upstream_connections,
             upstream="failing" if life is not None and life.health.reason_of("upstream") else "ok",
             degraded=[] if life is None else [reason for _, reason in life.health.causes],
+            trust=None if self._trust is None else self._seen.row(self.slot.remote, self._trust.held, utc_now()),
         )
 
     # -- of one process after the other ----------------------------------------------------------------------------

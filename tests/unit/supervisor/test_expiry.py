@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 import pki
-from codingagents.rewrite.specs import OverrideSpec, TlsSpec
+from codingagents.rewrite.specs import OverrideSpec, RemoteSpec, TlsSpec
 from codingagents.supervisor import expiry
 from codingagents.supervisor.expiry import End
 from codingagents.supervisor.expiry_watch import ExpiryWatch
@@ -134,6 +134,20 @@ def test_only_so_many_certificates_are_watched_however_many_are_shown() -> None:
     assert sum(seen.note(other, 1000.0) for other in others) == 9
     assert seen.newest == others[-1]
     assert seen.note(others[0], 1100.0)
+
+
+def test_a_row_says_what_holds_and_what_was_seen() -> None:
+    remote = RemoteSpec(name="one", scheme="https", host="a.test", port=443, path="/")
+    tls = TlsSpec(server_name="a.test", anchors_pem="x", store="host", pins_expire="2027-04-15")
+    seen = TrustSeen("one")
+    before = seen.row(remote, tls, NOON)
+    assert (before.pins_days_left, before.anchored_by, before.leaf_days_left) == (45, None, None)
+    seen.note(TRUSTED, 1000.0)
+    after = seen.row(remote, tls, NOON)
+    assert (after.anchored_by, after.leaf_not_after, after.leaf_days_left) == ("host", TRUSTED.leaf_not_after, 3)
+    assert (after.pin_mode, after.credential, after.store) == ("enforce", "none", "host")
+    off = seen.row(remote, msgspec.structs.replace(tls, pin_mode="off"), NOON)
+    assert (off.pins_expire, off.pins_days_left) == (None, None)
 
 
 def test_the_watch_tells_at_once_when_something_new_comes_and_in_time_otherwise() -> None:

@@ -157,8 +157,8 @@ def test_what_is_recorded_of_the_credential_follows_from_the_configuration(
     mode: PinMode, without_pin: bool, rule: str
 ) -> None:
     tls = msgspec.structs.replace(OLD, pin_mode=mode, credential_without_pin=without_pin)
-    assert credential_rule(msgspec.structs.replace(REMOTE, tls=tls)) == rule
-    assert credential_rule(msgspec.structs.replace(REMOTE, tls=tls, headers=[])) == "none"
+    assert credential_rule(REMOTE, tls) == rule
+    assert credential_rule(msgspec.structs.replace(REMOTE, headers=[]), tls) == "none"
 
 
 def test_a_start_says_what_is_not_asked_for() -> None:

@@ -42,12 +42,17 @@ def trusting(pins: Pinning | None = None) -> PinnedContext:
 
 
 def trust_by(
-    pins: Sequence[PinSpec] = (), mode: PinMode = "off", *, roots: Sequence[Issued] = (ROOT,), **changes: Any
+    pins: Sequence[PinSpec] = (),
+    mode: PinMode = "off",
+    *,
+    roots: Sequence[Issued] = (ROOT,),
+    attaches: bool = True,
+    **changes: Any,
 ) -> Trust:
     """Return what a helper trusts a server called localhost by; `changes` are those of its `TlsSpec`."""
     anchors = "".join(root.pem for root in roots)
     fields = {"server_name": "localhost", "anchors_pem": anchors, "store": "custom", "pin_mode": mode, **changes}
-    return trust_of(TlsSpec(pins=list(pins), **fields), {}, attaches=True)
+    return trust_of(TlsSpec(pins=list(pins), **fields), {}, attaches=attaches)
 
 
 class Home:

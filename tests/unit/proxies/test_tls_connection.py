@@ -263,9 +263,9 @@ async def test_no_connection_is_made_of_what_was_not_checked() -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     unchecked = trusting().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with pytest.raises(ssl.SSLCertVerificationError, match="not checked"):
-        TlsConnection(bench.home, unchecked, incoming, outgoing)  # type: ignore[arg-type]  # typeshed: of no subclass
+        TlsConnection(bench.home, unchecked, incoming, outgoing)
     with pytest.raises(ssl.SSLCertVerificationError, match="not checked"):
-        checked_io(unchecked)  # type: ignore[arg-type]  # as above
+        checked_io(unchecked)
     checked_io(bench.stand().tls)
 
 

@@ -194,14 +194,14 @@ AGREES = {
     "more pins": context_of(enforced(*RULES.pins, Pin(LEAF.pin))),
     "other pins of the path": context_of(enforced(Pin(LEAF.pin, "leaf"))),
     "a bypass besides": context_of(enforced(*RULES.pins, bypasses=CORP_BYPASS), WITH_CORP),
+    "its credential is withheld": context_of(pinning("report", RULES.pins)),
+    "its pins are off": context_of(pinning("off", [])),
 }
 DISAGREES = {
     "its anchor is gone": context_of(store_pem=OTHER_ROOT.pem),
     "its anchor is no longer pinned": context_of(enforced(Pin(OTHER_ROOT.pin, "root"))),
     "its pins are gone": context_of(enforced(Pin(OTHER_ROOT.pin))),
     "its pins stand elsewhere": context_of(enforced(Pin(ROOT.pin, "intermediate"), Pin(ROOT.pin, "leaf"))),
-    "its credential is withheld": context_of(pinning("report", RULES.pins)),
-    "its pins are off": context_of(pinning("off", [])),
     "another name": context_of(server_name="other.example"),
     "no name": context_of(server_name=""),
     "a client certificate": context_of(identity=CLIENT),
@@ -243,13 +243,6 @@ def test_a_bypassed_connection_ends_with_its_bypass() -> None:
     assert context_of(rules, WITH_CORP).still_trusts(trust)
     assert not context_of(enforced(Pin(ROOT.pin)), WITH_CORP).still_trusts(trust)
     assert not context_of(rules, STORE).still_trusts(trust)
-
-
-def test_a_connection_without_a_credential_ends_where_it_would_get_one() -> None:
-    """It carries what was decided when it was made."""
-    trust = trusted(context_of(pinning("report", RULES.pins)), server_context(LEAF))
-    assert not context_of().still_trusts(trust)
-    assert context_of(pinning("report", RULES.pins)).still_trusts(trust)
 
 
 def test_who_was_refused_has_no_trust() -> None:

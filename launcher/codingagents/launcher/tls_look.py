@@ -25,14 +25,10 @@ from codingagents.trust.pins import PinMismatchError
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """The path was verified; `chain` is it, as DER, leaf first.
-
-    That says nothing of pins. `refusal`: why no context of a helper could accept it or any other path.
-    """
+    """The path was verified, whatever the pins say to it; `chain` is it, as DER, leaf first."""
 
     trust: PeerTrust
     chain: tuple[bytes, ...]
-    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +53,9 @@ Sight = Trusted | Untrusted | NoTls
 def look(remote: RemoteSpec, *, unpinned: bool = False) -> Sight:
     """Return what comes of a handshake with an https server, its anchors read; `unpinned`: whatever its pins.
 
-    Takes no longer than its connect_seconds, twice at most. Raises `AgentError` where it cannot be reached, and
-    `ConfigError` or `TrustError` where no context can be made for it.
+    Where its pins refuse the server, or no anchor of its store fits them, it is looked at once more without regard to
+    them. Takes no longer than its connect_seconds each time. Raises `AgentError` where it cannot be reached, or where
+    its store cannot be used.
     """
     assert remote.tls is not None
     route, seconds = route_of(remote), remote.limits.connect_seconds
@@ -66,11 +63,8 @@ def look(remote: RemoteSpec, *, unpinned: bool = False) -> Sight:
         return _without_regard_to_pins(remote.tls, route, seconds)
     try:
         return _handshake(_without_client_certificate(remote.tls), route, seconds)
-    except TrustError as error:
-        sight = _without_regard_to_pins(remote.tls, route, seconds)
-        if isinstance(sight, Trusted) and not isinstance(error, PinMismatchError):
-            return Trusted(sight.trust, sight.chain, str(error))
-        return sight
+    except TrustError:
+        return _without_regard_to_pins(remote.tls, route, seconds)
 
 
 def _without_client_certificate(tls: TlsSpec) -> TlsSpec:

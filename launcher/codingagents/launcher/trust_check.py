@@ -23,9 +23,11 @@ from codingagents.launcher.trust_shared import Actions, parser_text
 from codingagents.launcher.trust_target import MADE_UP, chosen, configuration, spec_of
 from codingagents.launcher.trust_verdict import Verdict, explain, judge, remedies
 from codingagents.rewrite.certificates import describe
+from codingagents.rewrite.check import check_trust
 from codingagents.rewrite.config import Config, RemoteServer
 from codingagents.rewrite.pin_proposal import seen_path
 from codingagents.rewrite.specs import RemoteSpec
+from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import EXIT_OK, EXIT_REFUSED, AgentError, UsageError
 
 THREADS = 16
@@ -83,22 +85,25 @@ def run(options: argparse.Namespace) -> int:
 def checked(config: Config, server: RemoteServer, days: int | None) -> Report:
     """Return what came of one https server; whatever is wrong with it is a problem of the report."""
     now = datetime.datetime.now(datetime.UTC)
-    plain = Report(server=server.name, url=_url(server.spec), now=now, verdict=Verdict(), tls=server.spec.tls)
+    plain = report = Report(server=server.name, url=_url(server.spec), now=now, verdict=Verdict(), tls=server.spec.tls)
     try:
-        return _seen(plain, spec_of(config, server), days, known=config.file != MADE_UP)
+        spec = spec_of(config, server)
+        report = _seen(plain, spec, days, known=config.file != MADE_UP)
+        assert spec.tls is not None
+        check_trust(spec.tls, Table({}, config.file, f"mcp_servers.{server.name}.tls"))
     except AgentError as error:
-        return dataclasses.replace(plain, verdict=Verdict(problems=(str(error),)))
+        verdict = dataclasses.replace(report.verdict, problems=(str(error), *report.verdict.problems))
+        return dataclasses.replace(report, verdict=verdict)
+    return report
 
 
 def _seen(plain: Report, spec: RemoteSpec, days: int | None, *, known: bool) -> Report:
     assert spec.tls is not None
     match look(spec):
-        case Trusted(trust, chain, refusal):
+        case Trusted(trust, chain):
             seen = seen_path(chain)
             bypass = None if trust.match is None else trust.match.bypass
             verdict = judge(plain.server, spec.tls, seen, bypass=bypass, now=plain.now, days=days)
-            if refusal is not None:
-                verdict = dataclasses.replace(verdict, problems=(refusal, *verdict.problems))
             if spec.tls.client_certificate is not None:
                 what = "the client certificate was not shown, and whether the server takes it is not known"
                 verdict = dataclasses.replace(verdict, warnings=(*verdict.warnings, what))

@@ -45,9 +45,13 @@ def configuration(path: Path | None) -> Config:
 
 
 def spec_of(config: Config, server: RemoteServer) -> RemoteSpec:
-    """Return what a helper would be told of the server, its anchors included. Raises `AgentError`."""
+    """Return what a helper would be told of the server, its anchors included, whether they fit its pins or not.
+
+    Raises `AgentError`.
+    """
     assert server.anchors is not None
-    return with_anchors(config, server, read_anchors({server.name: server.anchors}, config.file, store()))
+    anchors = read_anchors({server.name: server.anchors}, config.file, store())
+    return with_anchors(config, server, anchors, may_misfit=True)
 
 
 def https_server(config: Config, name: str) -> RemoteServer:

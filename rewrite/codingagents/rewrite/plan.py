@@ -116,8 +116,13 @@ def plan_session(
     )
 
 
-def with_anchors(config: Config, server: RemoteServer, anchors: Mapping[str, Anchors]) -> RemoteSpec:
-    """Return what a helper is told of `server`, its trust anchors included; `ConfigError` where they cannot do."""
+def with_anchors(
+    config: Config, server: RemoteServer, anchors: Mapping[str, Anchors], *, may_misfit: bool = False
+) -> RemoteSpec:
+    """Return what a helper is told of `server`, its trust anchors included; `ConfigError` where they cannot do.
+
+    `may_misfit` is for whoever shows or changes pins: that pins and anchors do not fit is then no error.
+    """
     if server.spec.tls is None:
         return server.spec
     found = anchors.get(server.name)
@@ -127,7 +132,8 @@ def with_anchors(config: Config, server: RemoteServer, anchors: Mapping[str, Anc
             f"has no trust anchors: {path or 'the certifi package'} holds no PEM certificate"
         )
     tls = msgspec.structs.replace(server.spec.tls, anchors_pem=found.pem, overrides=list(found.overrides))
-    check_trust(tls, _table(config, server, ".tls"))
+    if not may_misfit:
+        check_trust(tls, _table(config, server, ".tls"))
     return msgspec.structs.replace(server.spec, tls=tls)
 
 

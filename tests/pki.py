@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 KeyType = Literal["ec", "rsa", "ed25519"]
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
-_CA_KEY_USAGE = x509.KeyUsage(
+CA_KEY_USAGE = x509.KeyUsage(
     key_cert_sign=True,
     crl_sign=True,
     digital_signature=False,
@@ -134,7 +134,7 @@ def _issue(
         (x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), False),
     ]
     if ca:
-        extensions.append((_CA_KEY_USAGE, True))
+        extensions.append((CA_KEY_USAGE, True))
     if names:
         extensions.append((x509.SubjectAlternativeName([_general_name(each) for each in names]), False))
     for extension, critical in extensions:

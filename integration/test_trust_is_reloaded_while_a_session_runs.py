@@ -63,6 +63,13 @@ def reload(where: Place, session: Session, *words: str) -> tuple[int, str, str]:
     return asking.returncode, out, errors
 
 
+def listed(session: Session) -> list[dict[str, Any]]:
+    words = ("-m", "codingagents.supervisor", "helper", "list", "--json", "--session", str(session.directory))
+    done = subprocess.run([sys.executable, "-I", *words], check=True, capture_output=True, text=True, timeout=30)
+    found: list[dict[str, Any]] = json.loads(done.stdout)["helpers"]
+    return found
+
+
 def write(session: Session, config: str) -> None:
     session.config.write_text(textwrap.dedent(config))
 
@@ -191,6 +198,10 @@ def test_an_added_ca_is_taken_shown_and_its_end_is_told(where: Place, upstream: 
         content = (Path("/proc") / str(session.supervisor()) / f"root{SNAPSHOT}").read_bytes()
         assert hashlib.sha256(content).hexdigest() == second.store_sha256
         assert session.ask("post", "one")["status"] == 200
+        (row,) = listed(session)
+        assert (row["trust"]["overrides"], row["trust"]["anchored_by"]) == (["corp"], "custom")
+        assert (row["trust"]["pin_mode"], row["trust"]["leaf_days_left"]) == ("enforce", 29)
+        assert row["trust"]["store_sha256"] == second.store_sha256
         session.tell("leave", 0)
         assert session.wait() == 0
     assert len(session.events(TrustExpiring)) == 2

@@ -60,9 +60,14 @@ class Difference:
 
 
 def remotes_in_common(then: Config, now: Config) -> Iterator[RemoteServer]:
-    """Yield the servers of `now` that `then` has as well, both over TLS."""
-    there = {server.name for server in then.remotes if server.spec.tls is not None}
-    return (server for server in now.remotes if server.spec.tls is not None and server.name in there)
+    """Yield the servers of `now` whose trust a session of `then` can take: those that it reaches at the same place.
+
+    What `now` says of one that is elsewhere is how to trust it there.
+    """
+    there = {server.name: _place(server) for server in then.remotes}
+    return (
+        server for server in now.remotes if server.spec.tls is not None and there.get(server.name) == _place(server)
+    )
 
 
 def compare(then: Config, now: Config, held: Mapping[str, TlsSpec | None], found: Mapping[str, TlsSpec]) -> Difference:
@@ -122,6 +127,11 @@ def sentences(report: ReloadReport) -> Iterator[str]:
 
 def _certificates(config: Config) -> dict[str, ClientCertificate | None]:
     return {server.name: server.spec.tls.client_certificate for server in config.remotes if server.spec.tls is not None}
+
+
+def _place(server: RemoteServer) -> tuple[str, str, int, str | None, str | None]:
+    spec = server.spec
+    return spec.scheme, spec.host, spec.port, spec.connect_to, spec.proxy
 
 
 def _other_changes(then: Config, now: Config) -> Iterator[str]:

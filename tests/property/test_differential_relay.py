@@ -215,21 +215,21 @@ def test_a_response_passes_as_both_read_it_or_not_at_all(data: bytes, sizes: lis
             bench.relay.upstream_data(piece)
     got = bench.client.take()
     ours = response_by_h11(got).only
-    theirs = at(response_by_h11(data), 0)
-    if theirs != at(response_by_httptools(data), 0):
-        theirs = None
+    theirs, others = at(response_by_h11(data), 0), at(response_by_httptools(data), 0)
     if ours is None:
         event("nothing whole")
-        assert theirs is None
+        assert theirs is None or theirs != others
     elif ours.values(b"cache-control") == [b"no-store"]:
         event("an answer of ours")
         assert answers(got) == ["502 bad_response"]
         # RFC 9112 6.1: the framing of an HTTP/1.0 message with a Transfer-Encoding is faulty. The others read it. A
         # Keep-Alive that stands twice says two things about how long a connection may be used.
-        assert theirs is None or data.startswith(b"HTTP/1.0 ") or len(theirs.values(b"keep-alive")) > 1
+        assert theirs is None or theirs != others or data[:8] == b"HTTP/1.0" or len(theirs.values(b"keep-alive")) > 1
     else:
         event("passed")
         assert theirs is not None
+        # What stands behind the size of a chunk is dropped here, and by h11, whatever it is; httptools has a grammar.
+        assert others == theirs or (others is None and re.search(rb"\r\n[0-9a-f]+[ \t]*;", data))
         assert not bench.relay.busy
         assert (ours.start, ours.body) == (theirs.start, theirs.body)
         assert passed_on(ours, HOP) == passed_on(theirs, RESPONSE_ENDS)

@@ -30,8 +30,7 @@ class Handshake(asyncio.Protocol):
         self._home = home
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=context.server_name)
-        self._tls = cast("PinnedTls", tls)  # the context's `sslobject_class`
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=context.server_name)
         self._secured: asyncio.Future[TlsConnection | None] | None = secured
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -288,6 +288,32 @@ def test_a_stream_passes_and_its_end_crosses_on_every_listener(
             assert upstream.lost.wait(5)
 
 
+@pytest.mark.parametrize("kind", ["http", "https", "unix"])
+def test_a_client_that_goes_while_nothing_is_read_from_it_is_noticed_on_every_listener(
+    zygote: Zygote, ca: pki.Issued, tmp_path: Path, kind: str
+) -> None:
+    """Its server is still being dialed, for minutes; what it sent before it went waits unread."""
+    with (
+        Upstream() as upstream,
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        unix_listener(tmp_path) as listener,
+    ):
+        extra: dict[str, Any] = {"certificate": certificate(ca)} if kind == "https" else {}
+        remote = upstream.remote(
+            listen=kind,
+            connect_to=f"127.0.0.1:{mute.getsockname()[1]}",
+            limits=LimitsSpec(connect_seconds=300, idle_seconds=300),
+        )
+        with Helper(zygote, remote, listener=listener if kind == "unix" else None, **extra) as helper:
+            with secured(helper, client_context(ca)) if kind == "https" else helper.connect() as client:
+                client.sendall(helper.head(length=100_000) + b"some")
+                dialed, _ = mute.accept()
+                client.sendall(b"more")
+            with dialed:
+                assert helper.fact(facts.Request).error_type == "client_closed"
+                assert read_all(dialed)[:1] in (b"", b"\x16")  # nothing but the beginning of a handshake, and its end
+
+
 def test_a_client_that_does_not_finish_its_handshake_holds_nobody_up(zygote: Zygote, ca: pki.Issued) -> None:
     """It is closed after seconds, and others are served meanwhile."""
     with (

@@ -124,6 +124,7 @@ class Bench:
         self.refusal = refusal
         self.asked = 0  # connections asked for
         self.cancelled = 0
+        self.watched = False
         self.facts: list[AnyFact] = []
         self.client = ClientRecorder()
         headers = [HeaderTemplate(name="Authorization", template="Bearer ${TOKEN}")] if credential else []
@@ -150,6 +151,11 @@ class Bench:
 
     def peer(self) -> tuple[bool, int | None]:
         return self.allowed, 1000
+
+    def watch(self, on: bool) -> None:
+        assert self.client.paused, "who is read from is watched by being read"
+        assert self.watched != on
+        self.watched = on
 
     def connect(self, *, fresh: bool) -> UpstreamRecorder | None:
         self.asked += 1

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from codingagents.proxies.connection import Connection
+from codingagents.proxies.departures import Departures
 from codingagents.proxies.dial import DialFailed
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.relay import Relay
@@ -28,6 +29,7 @@ class House(Protocol):
     upstream: Upstream
     buffer: memoryview
     out: FactsOut
+    departures: Departures
 
     def admit(self, client: Client) -> bool:
         """Count `client` in, or say that there are too many."""
@@ -50,6 +52,7 @@ class Client(asyncio.BaseProtocol):
         self._house = house
         self._dial: asyncio.Task[None] | None = None
         self._admitted = False
+        self._watched = -1  # the descriptor
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport, after the handshake where there is one."""
@@ -86,6 +89,16 @@ class Client(asyncio.BaseProtocol):
     def peer(self) -> tuple[bool, int | None]:
         """Ask the kernel who the client is."""
         return self._house.look(self._transport)
+
+    def watch(self, on: bool) -> None:
+        """Have the client looked after while nothing is read from it."""
+        if not on:
+            self._house.departures.forget(self._watched, self.relay.client_closed)
+            return
+        raw = self._transport.get_extra_info("socket")
+        self._watched = -1 if raw is None else raw.fileno()
+        if self._watched >= 0:  # else it is lost, which is told next
+            self._house.departures.watch(self._watched, self.relay.client_closed)
 
     def connect(self, *, fresh: bool) -> Connection | None:
         """Return an idle connection, or begin to make one."""

@@ -248,11 +248,13 @@ class Relay:
         """Read no more from the client until `resume`."""
         if not self._paused:
             self.client.pause_reading()
+            self.surroundings.watch(True)
         self._paused |= reason
 
     def resume(self, reasons: int) -> None:
         """Forget `reasons` not to read."""
         if self._paused and not self._paused & ~reasons:
+            self.surroundings.watch(False)
             self.client.resume_reading()
         self._paused &= ~reasons
 
@@ -315,6 +317,9 @@ class Relay:
         self.deadline = math.inf
         self._exchange = None
         self._held = b""
+        if self._paused:
+            self._paused = 0
+            self.surroundings.watch(False)
         if abort:
             self.client.abort()
         else:

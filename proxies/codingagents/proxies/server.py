@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 
 from codingagents.proxies.clients import Client, PlainClient, TlsClient
+from codingagents.proxies.departures import Departures
 from codingagents.proxies.doorway import Doorway
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.listening import Peers, check_family, listen
@@ -68,6 +69,7 @@ class Server:
         # Root is nobody to be kept from a secret, and no session's agent.
         keep_from = spec.agent_uid if spec.secrets and spec.agent_uid and not alone else None
         self.upstream = Upstream(loop, remote, self.trust, out, keep_from=keep_from)
+        self.departures = Departures(loop)
         self.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages exist once they are used, unlike a bytearray's
         self._peers = Peers(spec, sock_diag) if self.config.gate.wants_uid else None
         self._clients: set[Client] = set()

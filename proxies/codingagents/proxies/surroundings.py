@@ -69,6 +69,9 @@ class Surroundings(Protocol):
     def peer(self) -> tuple[bool, int | None]:
         """Return (allowed, UID) of the client as the kernel tells it now."""
 
+    def watch(self, on: bool, /) -> None:
+        """Call `client_closed` as soon as the client goes away, also while nothing is read from it; or no longer so."""
+
     def connect(self, *, fresh: bool) -> UpstreamEnd | None:
         """Return an idle connection (never with `fresh`), or None: `upstream_ready` or `upstream_failed` follow."""
 

@@ -1,8 +1,10 @@
 """One relay on the bench: scripted conversations, effects asserted to the byte."""
 
+from collections.abc import Callable
+
 import pytest
 
-from codingagents.proxies.relay import HEAD_SECONDS, LINGER_BYTES, LINGER_SECONDS
+from codingagents.proxies.relay import HEAD_SECONDS, LINGER_BYTES, LINGER_SECONDS, Relay
 from codingagents.rewrite.specs import LimitsSpec
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.vocabulary import Secret
@@ -371,6 +373,29 @@ def test_back_pressure_goes_both_ways() -> None:
     assert not following.paused
 
 
+@pytest.mark.parametrize(
+    "ends", [Relay.client_closed, Relay.give_up, lambda relay: relay.upstream_failed("dns_failed")]
+)
+def test_who_is_not_read_from_is_watched_instead(ends: Callable[[Relay], None]) -> None:
+    """Until it is read from again, or ended."""
+    bench = Bench()
+    bench.relay.client_data(request(body=b"body")[:-1])
+    assert (bench.client.paused, bench.watched) == (True, True)
+    upstream = UpstreamRecorder()
+    bench.relay.upstream_ready(upstream)
+    assert (bench.client.paused, bench.watched) == (False, False)
+    bench.relay.upstream_full(True)
+    assert bench.watched
+    bench.relay.client_closed()
+    assert (bench.watched, bench.client.end, upstream.state) == (False, "abort", "closed")
+    assert bench.last_request.error_type == "client_closed"
+
+    bench = Bench()
+    bench.relay.client_data(request(body=b"body")[:-1])
+    ends(bench.relay)
+    assert not bench.watched
+
+
 def test_deadlines() -> None:
     """An idle connection is closed, a slow head answered 408, a silent upstream 504, a silent stream broken off."""
     limits = LimitsSpec(idle_seconds=60)
@@ -424,7 +449,8 @@ def test_who_connects_and_says_nothing_is_soon_gone(idle_seconds: int, allowed: 
     bench.relay.tick(bench.now + allowed - 1)
     assert bench.client.end is None
     bench.relay.tick(bench.now + allowed)
-    assert (bench.client.end, bench.client.take(), bench.refused) == ("close", b"", [])
+    assert bench.client.end == "close"
+    assert (bench.client.take(), bench.facts) == (b"", [])
 
 
 def test_draining_serves_what_is_in_flight_and_no_more() -> None:

@@ -18,19 +18,18 @@ from codingagents.trust.events import (
     HelperRequest,
     HelperSecrets,
     PinMismatch,
-    TrustReloaded,
     UpstreamFailed,
     UpstreamTrusted,
 )
 
-# All but `Failed`, which is the reason of the `HelperStopped` that follows, `Pong`, which is for `helper list`, and
-# `UpstreamHealth`, which is one of the causes that degrade a helper (`health`).
+# All but `Failed`, which is the reason of the `HelperStopped` that follows, `Pong`, which is for `helper list`,
+# `UpstreamHealth`, which is one of the causes that degrade a helper (`health`), and `TrustTaken`, which answers an offer
+# (`helper_trust`).
 RecordedFact = (
     facts.Ready
     | facts.Refused
     | facts.Request
     | facts.UpstreamTrusted
-    | facts.TrustTaken
     | facts.PinMismatch
     | facts.UpstreamFailed
     | facts.SecretsTaken
@@ -94,14 +93,6 @@ def stamp(fact: RecordedFact, source: Source) -> AnyEvent:
                 leaf_not_after=fact.leaf_not_after,
                 pins=fact.pins,
                 credential=fact.credential,
-            )
-        case facts.TrustTaken():
-            return TrustReloaded(
-                server=server,
-                store_sha256=fact.store_sha256,
-                kept=fact.kept,
-                closed=fact.closed,
-                problem=fact.problem,
             )
         case facts.UpstreamFailed():
             return UpstreamFailed(server=server, error_type=fact.error_type, detail=fact.detail)

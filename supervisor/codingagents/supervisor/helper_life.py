@@ -142,6 +142,7 @@ class HelperLife:
     async def _watch(self) -> None:
         with trio.move_on_after(_READY_SECONDS):
             await self._is_ready.wait()
+        await _hear_first()
         if not self._is_ready.is_set():
             self._kill(f"was not ready within {_READY_SECONDS:.0f} seconds")
             return
@@ -154,6 +155,7 @@ class HelperLife:
                 self._worse("probe", "it answers its probe late")
             self._channel.tell(Ping(number=self._probe.sent))
             await trio.sleep(health.INTERVAL_SECONDS)
+            await _hear_first()
 
     def _hear_pong(self, pong: facts.Pong) -> None:
         self._probe = self._probe.answer(pong.number)
@@ -238,3 +240,8 @@ class HelperLife:
     def _tell_dropped(self) -> None:
         if dropped := self._quota.forgive() + self._changes.forgive():
             self._keeper.record(FactsDropped(server=self._source.server, dropped=dropped))
+
+
+async def _hear_first() -> None:
+    """Let what helpers have sent be taken: after a stop of this process, its own time is over as well as theirs."""
+    await trio.lowlevel.checkpoint()  # what can be read by now is taken before this returns

@@ -2,7 +2,9 @@
 
 import functools
 import os
+import select
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from codingagents.supervisor import health, helper_life, helpers
+from codingagents.supervisor import health, helper_life, helpers, lifecycle
 from codingagents.supervisor.lifecycle import State
 from codingagents.supervisor.quota import Quota
 from codingagents.supervisor.slots import Slot, bind_slot
@@ -178,6 +180,62 @@ def test_a_helper_that_answers_its_probe_lives_on(tmp_path: Path, slot: Slot, mo
 
     scene.play(act)
     assert scene.of(HelperDegraded) == []
+
+
+def has_spoken(scene: Scene, patience: float = 0) -> bool:
+    """Say whether the helper has sent what nobody has taken yet; nothing of ours goes on meanwhile."""
+    life = scene.keeper._life
+    assert life is not None
+    return bool(select.select([life._channel._stream.socket], [], [], patience)[0])
+
+
+def be_stopped(seconds: float) -> None:
+    """As by SIGSTOP and SIGCONT: nothing of ours goes on, and time does."""
+    time.sleep(seconds)
+
+
+def test_a_supervisor_that_was_stopped_does_not_blame_its_helper(
+    tmp_path: Path, slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interval is over and the answer is there: which of them is seen first is chance, so it is tried often."""
+    monkeypatch.setattr(health, "INTERVAL_SECONDS", 0.1)
+    scene = Scene(tmp_path, slot, [SERVE])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperReady)
+        stops = 0
+        while stops < 8:
+            if has_spoken(scene):
+                be_stopped(2 * health.INTERVAL_SECONDS)
+                stops += 1
+            await trio.lowlevel.checkpoint()
+
+    scene.play(act)
+    assert scene.of(HelperDegraded) == []
+
+
+def test_one_that_was_stopped_while_its_helper_got_ready_does_not_end_it(
+    tmp_path: Path, slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper_life, "_READY_SECONDS", 0.05)
+    monkeypatch.setattr(lifecycle, "FIRST_BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(lifecycle, "RESTART_BUDGET", 100)
+    scene = Scene(tmp_path, slot, [SERVE])
+
+    async def act(scene: Scene) -> None:
+        for life in range(1, 9):
+            while scene.zygote.lives < life or scene.keeper._life is None:
+                await trio.lowlevel.checkpoint()
+            for _ in range(10):
+                await trio.lowlevel.checkpoint()  # its specification is sent
+            assert has_spoken(scene, 10)
+            be_stopped(2 * helper_life._READY_SECONDS)
+            await scene.until(HelperReady, life)
+            os.kill(scene.keeper._life.child.pid, signal.SIGKILL)
+            await scene.until(HelperStopped, life)
+
+    scene.play(act)
+    assert "was not ready" not in scene.path.read_text()
 
 
 def test_counts_are_of_the_session(tmp_path: Path, slot: Slot) -> None:

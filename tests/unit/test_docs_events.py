@@ -45,6 +45,8 @@ def described(definition: dict[str, Any]) -> str:
         return " or ".join(sorted(names, key=lambda name: name == "null"))
     if "$ref" in definition:
         return str(definition["$ref"]).rsplit("/", 1)[1]
+    if "enum" in definition:  # words
+        return "str"
     kind = definition["type"]
     if kind == "array":
         return described(definition["items"]) + "[]"

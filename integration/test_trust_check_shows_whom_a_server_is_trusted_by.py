@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import tomllib
 from pathlib import Path
@@ -25,6 +26,28 @@ WRONG_PINS = pin_rows((OTHER.issue_ca("X"), "any", False), (OTHER, "any", True))
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
+
+
+@pytest.mark.parametrize("maximum", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(("word", "shows"), [(b"GET", False), (b"", True), (b"", False)])
+def test_the_servers_of_these_tests_notice_what_they_are_sent(
+    desk: Desk, maximum: ssl.TLSVersion, word: bytes, shows: bool
+) -> None:
+    """The control: a client that says a word, one that shows a certificate, and one that does neither."""
+    shown = ROOT.issue()
+    (desk.home / "pair.pem").write_text(shown.pem + shown.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=ROOT.pem)
+    if shows:
+        context.load_cert_chain(desk.home / "pair.pem")
+    with Server(GOOD, desk.home, maximum=maximum, asks=ROOT) as server:
+        with (
+            socket.create_connection(("127.0.0.1", server.port)) as raw,
+            context.wrap_socket(raw, server_hostname=NAME) as tls,
+        ):
+            tls.sendall(word)
+        assert server.received_nothing() == (not word and not shows)
+        assert server.met[0].certificate == (shown.der if shows else None)
 
 
 def test_a_good_server_is_shown_with_its_path_store_and_pins(desk: Desk) -> None:

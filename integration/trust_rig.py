@@ -33,6 +33,7 @@ COMMAND = [sys.executable, "-I", "-m", "codingagents.launcher", "trust"]
 class Met:
     """One connection, as the server has it."""
 
+    client: tuple[str, int]
     data: bytes = b""  # of HTTP, if there was any
     certificate: bytes | None = None  # the client's
     error: str = ""  # why the handshake failed
@@ -58,6 +59,7 @@ class Server:
         self.show(self.sent)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
+        self._recorded = threading.Condition()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
         return self
@@ -77,11 +79,11 @@ class Server:
     def _serve(self) -> None:
         while True:
             try:
-                raw, _ = self._socket.accept()
+                raw, client = self._socket.accept()
             except OSError:
                 return
             raw.settimeout(PATIENCE)
-            met = Met()
+            met = Met(client)
             try:
                 with self._context.wrap_socket(raw, server_side=True) as tls:
                     met.certificate = tls.getpeercert(binary_form=True)
@@ -91,11 +93,18 @@ class Server:
                 met.error = str(error)
             finally:
                 raw.close()
-            self.met.append(met)
+            with self._recorded:
+                self.met.append(met)
+                self._recorded.notify_all()
 
     def received_nothing(self) -> bool:
-        """Say whether in at least one connection neither a byte of data nor a client certificate came."""
-        return bool(self.met) and not any(met.data or met.certificate for met in self.met)
+        """Say whether of all connections until now, of which there is one, no data and no client certificate came."""
+        with socket.create_connection(("127.0.0.1", self.port)) as last:
+            name = last.getsockname()  # one after the other: when this one is through, all others are
+        with self._recorded:
+            assert self._recorded.wait_for(lambda: any(met.client == name for met in self.met), PATIENCE)
+            met = [each for each in self.met if each.client != name]
+        return bool(met) and not any(each.data or each.certificate for each in met)
 
 
 class Desk:

@@ -22,6 +22,7 @@ from codingagents.rewrite.plan import anchor_sources, plan_session, required_sec
 from codingagents.rewrite.secrets import parse_env_file
 from codingagents.rewrite.specs import LimitsSpec, SessionSpec
 from codingagents.trust.errors import ConfigError
+from pki import make_root
 
 GUIDE = documents.read("configuration.md")
 TODAY = datetime.date(2026, 11, 24)
@@ -32,6 +33,7 @@ REFUSED = [
     for block, answer in itertools.pairwise(BLOCKS)
     if block.words == ("toml", "refused")
 ]
+ANCHOR = make_root().pem
 COMPLETE = ACCEPTED[0]
 REMOTE = '[mcp_servers.x]\nurl = "https://a.example/"\n'
 COMMAND = '[mcp_servers.x]\ncommand = "c"\n'
@@ -59,7 +61,7 @@ def planned(text: str) -> SessionSpec:
         engine="local",
         uids=uid_plan(52000, [server.name for server in config.active]),
         secret_names_available=required_secrets(config),
-        anchors=dict.fromkeys(anchor_sources(config), Anchors(pem="-----BEGIN CERTIFICATE-----")),
+        anchors=dict.fromkeys(anchor_sources(config), Anchors(pem=ANCHOR)),
         command=["claude"],
         working_directory="/work",
         environment={},

@@ -20,7 +20,7 @@ INTERMEDIATE = ROOT.issue_ca("Intermediate")
 LEAF = INTERMEDIATE.issue(("mcp.example",))
 OTHER = make_root("Other")
 EXPIRED = ROOT.issue(("old.example",), expired=True)
-NOW = datetime.datetime.now(datetime.UTC)
+NOW = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)  # what a test makes later is valid by then
 LATER = NOW + datetime.timedelta(days=40)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pty
 import socket
 import ssl
 import subprocess
@@ -18,7 +17,8 @@ import pki
 from codingagents.rewrite import places
 from codingagents.rewrite.specs import ExecSpec, OverrideSpec, RemoteSpec, SessionSpec, TlsSpec, UidPlan
 from codingagents.trust import wire
-from trust_rig import COMMAND, NAME, PATIENCE, Desk, Server
+from trust_clerk import Clerk
+from trust_rig import COMMAND, NAME, PATIENCE, Server
 
 ROOT = pki.make_root("Corp \x1b[31mRoot\u202e")
 ISSUER = ROOT.issue_ca("Issuer")
@@ -28,49 +28,9 @@ SHA256 = hashlib.sha256(ROOT.der).hexdigest()
 COLONS = ":".join(SHA256[at : at + 2] for at in range(0, 64, 2)).upper()
 
 
-class Clerk(Desk):
-    """Has a file with a root, and looks at what is kept."""
-
-    def __init__(self, home: Path) -> None:
-        super().__init__(home)
-        self.kept = home / places.HOST_CONFIG / places.OVERRIDES
-        self.write("")
-        (home / "root.pem").write_text(ROOT.pem)
-
-    def add(self, *arguments: str) -> tuple[int, str, str]:
-        done = self.run("add", *arguments)
-        assert "Traceback" not in done.stderr, done.stderr
-        assert "\x1b" not in done.stdout + done.stderr
-        assert "\u202e" not in done.stdout + done.stderr
-        return done.returncode, done.stdout, done.stderr
-
-    def names(self) -> list[str]:
-        return sorted(path.name for path in self.kept.iterdir()) if self.kept.exists() else []
-
-    def on_a_terminal(self, typed: str, *arguments: str) -> tuple[int, str]:
-        """Run the command at a terminal, type a line into it, and return its exit code and all that it showed."""
-        ours, theirs = pty.openpty()
-        with subprocess.Popen(
-            [*COMMAND, *arguments, "--config", str(self.config)],
-            env={"PATH": os.environ["PATH"], "HOME": str(self.home), "TERM": "xterm", "COLUMNS": "200"},
-            cwd=self.home, stdin=theirs, stdout=theirs, stderr=theirs,
-        ) as process:  # fmt: skip
-            os.close(theirs)
-            os.write(ours, f"{typed}\n".encode())
-            shown = b""
-            try:
-                while piece := os.read(ours, 65536):
-                    shown += piece
-            except OSError:  # the other end is closed
-                pass
-            process.wait(PATIENCE)
-        os.close(ours)
-        return process.returncode, shown.decode()
-
-
 @pytest.fixture
 def clerk(tmp_path: Path) -> Clerk:
-    return Clerk(tmp_path)
+    return Clerk(tmp_path, ROOT)
 
 
 ADD = ("corp", "root.pem", "--scope", "*.corp.example")
@@ -185,7 +145,7 @@ def test_an_override_is_listed_shown_and_removed(clerk: Clerk) -> None:
 def test_the_sessions_that_still_trust_it_are_told() -> None:
     """Those that run: one whose socket nobody listens on is over."""
     with tempfile.TemporaryDirectory() as home:  # the path of a unix socket is short
-        check_sessions(Clerk(Path(home)))
+        check_sessions(Clerk(Path(home), ROOT))
 
 
 def check_sessions(clerk: Clerk) -> None:

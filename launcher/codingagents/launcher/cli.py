@@ -46,11 +46,13 @@ examples:
   coding-agents config check ~/.config/coding-agents/config.toml
   coding-agents run --secret GITHUB_TOKEN=env:GITHUB_TOKEN -- claude
   coding-agents helper run --server github --secret GITHUB_TOKEN=env:GITHUB_TOKEN
+  coding-agents trust check --all
   coding-agents events verify --key KEY LOG
 
 files:
   ~/.config/coding-agents/config.toml       servers, exec rules and layers of a session
   ~/.config/coding-agents/mcp-secrets.env   KEY=VALUE lines, mode 0600
+  ~/.config/coding-agents/trust-overrides/  certificate authorities of your own, kept by `coding-agents trust`
   ~/.config/coding-agents/sessions/ID/      a session's spec and event log
   ~/.config/coding-agents/trusted/ID.pub    the key that its log verifies against, kept out of its reach
 

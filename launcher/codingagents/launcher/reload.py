@@ -29,7 +29,7 @@ from codingagents.rewrite.plan import with_anchors
 from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.specs import ControlTrust, RenewedTrust, SessionSpec, TlsSpec
 from codingagents.rewrite.upstream_tls import upstream_context
-from codingagents.trust.errors import AgentError
+from codingagents.trust.errors import AgentError, ConfigError
 from codingagents.trust.vocabulary import Secret
 
 # More than a helper that hangs takes to be noticed and replaced.
@@ -117,7 +117,7 @@ class TrustReload:
             try:
                 upstream_context(tls, self._secrets())
             except AgentError as error:
-                raise type(error)(f"{now.file}: [mcp_servers.{name}.tls] cannot be used: {error}") from None
+                raise ConfigError(f"{now.file}: [mcp_servers.{name}.tls] cannot be used: {error}") from None
         report = ReloadReport(
             session=self._session,
             servers=[ServerReload(server=name, outcome="unchanged") for name in difference.unchanged],

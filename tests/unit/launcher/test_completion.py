@@ -22,6 +22,8 @@ from codingagents.launcher.cli import build_parser
         (["helper", ""], {"--help", "list", "run"}),
         (["helper", "run", "--s"], {"--secret", "--server"}),
         (["helper", "list", "--s"], {"--session"}),
+        (["trust", ""], {"--help", "add", "list", "show", "remove", "check", "rotate", "reload"}),
+        (["trust", "add", "--sc"], {"--scope"}),
     ],
 )
 def test_bash_completes_what_the_parser_knows(words: list[str], expected: set[str]) -> None:

@@ -48,7 +48,7 @@ def test_a_path_passes_exactly_where_a_pin_stands_in_its_place_or_below_a_bypass
         with pytest.raises(PinMismatchError) as refused:
             policy.check(path)
         assert set(refused.value.expected) == {str(pin) for pin in wanted}
-        assert len(refused.value.seen) == length
+        assert len(refused.value.seen) == length * (1 if all(pin.is_key for pin in wanted) else 2)
 
 
 @given(st.lists(pins, min_size=1, max_size=5), st.integers(1, 4), bypasses)

@@ -64,7 +64,9 @@ class Trust:
         )
         if match is not None and not match.pins and match.bypass is None:
             expected = list(self.pinning.expected)
-            yield facts.PinMismatch(address=address, expected=expected, seen=list(match.path.seen), refused=False)
+            yield facts.PinMismatch(
+                address=address, expected=expected, seen=list(self.pinning.seen(match.path)), refused=False
+            )
 
 
 def trust_of(tls: TlsSpec, secrets: Mapping[str, Secret], *, attaches: bool) -> Trust:

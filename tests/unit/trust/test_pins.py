@@ -109,9 +109,22 @@ def test_a_pin_matches_at_its_position_only(pin: str, place: str, at: PinPositio
 
 @pytest.mark.parametrize(("at", "matches"), [("any", True), ("leaf", True), ("root", True), ("intermediate", False)])
 def test_the_only_certificate_of_a_path_is_leaf_and_root(at: PinPosition, matches: bool) -> None:
-    match = pinning("report", [Pin(ROOT.pin, at)]).check(verified_path([ROOT.der]))
-    assert bool(match.pins) is matches
-    assert match.path.seen == (f"{ROOT.pin} at leaf+root",)
+    rules, path = pinning("report", [Pin(ROOT.pin, at)]), verified_path([ROOT.der])
+    assert bool(rules.check(path).pins) is matches
+    assert rules.seen(path) == (f"{ROOT.pin} at leaf+root",)
+
+
+def test_certificates_are_named_as_seen_where_one_is_pinned() -> None:
+    rules = pinning("enforce", [Pin(OTHER.pin), Pin(OTHER.fingerprint, "root")])
+    with pytest.raises(PinMismatchError) as refused:
+        rules.check(PATH)
+    assert refused.value.expected == (OTHER.pin, f"cert_sha256 {OTHER.fingerprint} at root")
+    assert refused.value.seen == (
+        *SEEN,
+        f"cert_sha256 {LEAF.fingerprint} at leaf",
+        f"cert_sha256 {INTERMEDIATE.fingerprint} at intermediate",
+        f"cert_sha256 {ROOT.fingerprint} at root",
+    )
 
 
 def test_all_pins_that_match_are_collected_and_all_that_were_expected_are_named() -> None:

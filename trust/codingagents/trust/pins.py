@@ -32,8 +32,13 @@ class Pin:
     )
     at: PinPosition = "any"
 
+    @property
+    def is_key(self) -> bool:
+        """Whether it pins a key rather than a certificate."""
+        return self.digest.startswith(_SHA256)
+
     def __str__(self) -> str:
-        digest = self.digest if self.digest.startswith(_SHA256) else f"cert_sha256 {self.digest}"
+        digest = self.digest if self.is_key else f"cert_sha256 {self.digest}"
         return digest if self.at == "any" else f"{digest} at {self.at}"
 
 
@@ -54,11 +59,6 @@ class VerifiedPath:
     def anchor(self) -> str:
         """The SHA-256 of the certificate in which the path ends, one of the context's anchors."""
         return self.certificates[-1]
-
-    @property
-    def seen(self) -> tuple[str, ...]:
-        """The keys and their places as text, for messages and the record."""
-        return tuple(f"{key} at {'+'.join(places)}" for key, places in zip(self.keys, self.places, strict=True))
 
     def carries(self, pin: Pin) -> bool:
         """Whether the pinned key or certificate stands where the pin allows it."""
@@ -83,7 +83,7 @@ class PinMismatchError(TrustError):
     def __init__(self, expected: tuple[str, ...], seen: tuple[str, ...]) -> None:
         """Carry every pin that was expected and every key that was seen, for the record."""
         super().__init__(
-            f"the server's certificate path carries none of the pinned keys: expected {', '.join(expected)};"
+            f"the server's certificate path carries none of the pins: expected {', '.join(expected)};"
             f" seen {', '.join(seen)}"
         )
         self.expected = expected
@@ -115,12 +115,21 @@ class Pinning:
         """The pins as text, for messages and the record."""
         return tuple(map(str, self.pins))
 
+    def seen(self, path: VerifiedPath) -> tuple[str, ...]:
+        """Return the keys of `path` and their places as text, and its certificates too where any is pinned."""
+        places = ["+".join(each) for each in path.places]
+        keys = [f"{key} at {place}" for key, place in zip(path.keys, places, strict=True)]
+        if all(pin.is_key for pin in self.pins):
+            return tuple(keys)
+        certificates = [f"cert_sha256 {each} at {at}" for each, at in zip(path.certificates, places, strict=True)]
+        return (*keys, *certificates)
+
     def check(self, path: VerifiedPath) -> PinMatch:
         """Return what `path` carries; raises `PinMismatchError` where that is too little for the mode."""
         pins = tuple(pin for pin in self.pins if path.carries(pin))
         bypass = None if pins else self.bypasses.get(path.anchor)
         if self.refuses and not pins and bypass is None:
-            raise PinMismatchError(self.expected, path.seen)
+            raise PinMismatchError(self.expected, self.seen(path))
         return PinMatch(pins, path, bypass)
 
     def allows_credential(self, match: PinMatch | None) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from hypothesis import event, given, settings
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from codingagents.proxies.framing import frame
@@ -152,6 +152,16 @@ def proposes_upgrade(message: Message) -> bool:
     return bool(message.values(b"upgrade")) and b"upgrade" in named_by_connection(message)
 
 
+def is_read_by_h11_alone(data: bytes) -> bool:
+    """Say whether httptools has a reason of its own not to read a message as we and h11 do.
+
+    To it a tab at the end of a line belongs to the value, where RFC 9110 5.5 has it stripped: neither "chunked" nor a
+    length is one then. And what stands behind the size of a response's chunk must follow a grammar, where we and h11
+    drop it unseen. The next hop is told of neither: both are written anew.
+    """
+    return bool(re.search(rb"(?i)(?:chunked|[0-9])[ \t]*\t[ \t]*\r\n|\r\n[0-9a-f]+;", data))
+
+
 def at(opinion: Opinion, number: int) -> Message | None:
     return opinion.messages[number] if number < len(opinion.messages) else None
 
@@ -190,8 +200,12 @@ def test_requests_pass_as_both_read_them_or_not_at_all(data: bytes, sizes: list[
         assert (ours.values(b"host"), ours.values(b"authorization")) == ([b"up.test"], [b"Bearer upstream"])
         if not switched:
             switched = proposes_upgrade(theirs)
-            others = by_httptools.messages[number]
-            assert (replace(others, body=theirs.body) if switched else others) == theirs
+            others = at(by_httptools, number)
+            if others is None:
+                assert is_read_by_h11_alone(data)
+                switched = True
+            else:
+                assert (replace(others, body=theirs.body) if switched else others) == theirs
     got = [answer for answer in answers(bench.client.take()) if answer != "200"]
     theirs_next = at(by_h11, len(arrived))
     if theirs_next is None or theirs_next != at(by_httptools, len(arrived)):
@@ -207,6 +221,8 @@ def test_requests_pass_as_both_read_them_or_not_at_all(data: bytes, sizes: list[
 @settings(max_examples=1200, deadline=None)
 def test_a_response_passes_as_both_read_it_or_not_at_all(data: bytes, sizes: list[int]) -> None:
     """Status, headers and body; what is not passed on is not ended as if it were complete."""
+    # RFC 9112 7.1.1 has a recipient take space before the extension of a chunk; neither of the others does.
+    assume(not re.search(rb"\r\n[0-9a-f]+[ \t]+;", data))
     upstream = UpstreamRecorder()
     bench = Bench(at_hand=[upstream])
     bench.relay.client_data(request("GET /mcp HTTP/1.1", length=False))
@@ -228,8 +244,7 @@ def test_a_response_passes_as_both_read_it_or_not_at_all(data: bytes, sizes: lis
     else:
         event("passed")
         assert theirs is not None
-        # What stands behind the size of a chunk is dropped here, and by h11, whatever it is; httptools has a grammar.
-        assert others == theirs or (others is None and re.search(rb"\r\n[0-9a-f]+[ \t]*;", data))
+        assert others == theirs or (others is None and is_read_by_h11_alone(data))
         assert not bench.relay.busy
         assert (ours.start, ours.body) == (theirs.start, theirs.body)
         assert passed_on(ours, HOP) == passed_on(theirs, RESPONSE_ENDS)

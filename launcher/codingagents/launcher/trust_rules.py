@@ -38,11 +38,11 @@ def judge(certificates: Sequence[bytes], *, leaf: bool, now: datetime.datetime) 
         _check(each, leaf=leaf, now=now)
     if leaf and len(facts) > 1:
         raise TrustError(f"--leaf trusts one certificate, and these are {len(facts)}; give a file with that one alone")
-    tops = [index for index in range(len(facts)) if facts[index].self_signed or not _has_issuer(index, certificates)]
-    if len(tops) != 1:
-        names = "; ".join(printable(facts[index].subject) for index in tops)
-        raise TrustError(f"these are {len(tops)} unrelated authorities ({names}); add each under a name of its own")
-    return Candidate(tuple(certificates), facts, facts[tops[0]])
+    top = next((index for index in range(len(facts)) if len(_below(index, certificates)) == len(facts)), None)
+    if top is None:
+        names = "; ".join(sorted(printable(each.subject) for each in facts))
+        raise TrustError(f"these are unrelated authorities ({names}); add each under a name of its own")
+    return Candidate(tuple(certificates), facts, facts[top])
 
 
 def top_of_chain(chain: Sequence[bytes]) -> bytes:
@@ -59,8 +59,17 @@ def top_of_chain(chain: Sequence[bytes]) -> bytes:
         current = issuer
 
 
-def _has_issuer(index: int, certificates: Sequence[bytes]) -> bool:
-    return any(is_issued_by(certificates[index], other) for at, other in enumerate(certificates) if at != index)
+def _below(top: int, certificates: Sequence[bytes]) -> set[int]:
+    """Return which certificates lead up to `top`, itself included."""
+    found, new = {top}, {top}
+    while new:
+        new = {
+            index
+            for index, certificate in enumerate(certificates)
+            if index not in found and any(is_issued_by(certificate, certificates[above]) for above in new)
+        }
+        found |= new
+    return found
 
 
 def _check(facts: CertificateFacts, *, leaf: bool, now: datetime.datetime) -> None:

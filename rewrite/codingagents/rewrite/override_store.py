@@ -75,9 +75,10 @@ class OverrideStore:
                 replace_private(directory / f"{name}{_NEXT}", pem)
                 _sync(directory)  # the certificates lie under their name before anything refers to them
                 replace_private(directory / f"{name}{_TOML}", to_toml(override, _sha256(pem)).encode())
+                _sync(directory)  # and the old ones go only once nothing can refer to them any more
             finally:
-                _clear(directory)
-                _sync(directory)
+                with contextlib.suppress(AgentError):  # the next writer does what is left
+                    _clear(directory)
 
     def remove(self, name: str) -> None:
         """Forget `name`, which need not be readable; `NotFoundError` with the nearest name."""
@@ -88,8 +89,9 @@ class OverrideStore:
                 (directory / f"{name}{_TOML}").unlink()
             except OSError as error:
                 raise AgentError(f"cannot remove {directory / name}{_TOML}: {error.strerror}") from None
-            _clear(directory)
             _sync(directory)
+            with contextlib.suppress(AgentError):  # as above
+                _clear(directory)
 
     @contextlib.contextmanager
     def _locked(self, operation: int, *, create: bool = False) -> Iterator[Path | None]:

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from codingagents.launcher.trust_rules import judge, top_of_chain
 from codingagents.rewrite.certificates import parse_certificates
 from codingagents.trust.errors import TrustError
-from pki import make_root
+from pki import make_key, make_root
 
 ROOT = make_root("Root")
 INTERMEDIATE = ROOT.issue_ca("Intermediate")
 LEAF = INTERMEDIATE.issue(("mcp.example",))
 OTHER = make_root("Other")
 EXPIRED = ROOT.issue(("old.example",), expired=True)
+KEYS = make_key(), make_key()
+A = make_root("B", key=KEYS[1]).issue_ca("A", key=KEYS[0])
+CIRCLE = [A.der, A.issue_ca("B", key=KEYS[1]).der]  # each vouches for the other
 NOW = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)  # what a test makes later is valid by then
 LATER = NOW + datetime.timedelta(days=40)
 
@@ -45,6 +48,11 @@ def test_the_top_is_the_one_that_all_lead_to(order: list[int]) -> None:
     assert candidate.certificates == tuple(both[index] for index in order)
 
 
+def test_a_circle_has_a_top() -> None:
+    """Any of them: a path may end at each."""
+    assert judge(CIRCLE, leaf=False, now=NOW).top.subject == "CN=A"
+
+
 def test_an_intermediate_alone_is_its_own_top() -> None:
     assert judge([INTERMEDIATE.der], leaf=False, now=NOW).top.subject == "CN=Intermediate"
 
@@ -67,11 +75,12 @@ def test_a_leaf_is_taken_where_it_is_meant_and_alone() -> None:
         ([EXPIRED.der], NOW, "CN=old.example has expired on "),
         ([ROOT.der], LATER, "CN=Root has expired on "),
         ([ROOT.der], NOW - datetime.timedelta(days=99), "CN=Root is not valid before "),
-        ([ROOT.der, OTHER.der], NOW, "these are 2 unrelated authorities (CN=Root; CN=Other); add each under a name of"),
-        ([INTERMEDIATE.der, OTHER.der], NOW, "these are 2 unrelated authorities"),
-        ([make_root("\x1b[2J").der, OTHER.der], NOW, r"these are 2 unrelated authorities (CN=\x1b[2J; CN=Other)"),
+        ([ROOT.der, OTHER.der], NOW, "these are unrelated authorities (CN=Other; CN=Root); add each under a name of"),
+        ([INTERMEDIATE.der, OTHER.der], NOW, "these are unrelated authorities"),
+        ([ROOT.der, *CIRCLE], NOW, "these are unrelated authorities (CN=A; CN=B; CN=Root)"),
+        ([make_root("\x1b[2J").der, OTHER.der], NOW, r"these are unrelated authorities (CN=Other; CN=\x1b[2J)"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_each_reason_against_it_is_a_sentence(certificates: list[bytes], now: datetime.datetime, sentence: str) -> None:
     """What the certificates say is escaped in it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import socket
 import ssl
 import subprocess
@@ -139,6 +140,26 @@ class Desk:
             env={"PATH": os.environ["PATH"], "HOME": str(self.home)}, cwd=self.home, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=PATIENCE * 3, check=False, **options,
         )  # fmt: skip
+
+    def on_a_terminal(self, typed: str, *arguments: str) -> tuple[int, str]:
+        """Run the command at a terminal, type a line into it, and return its exit code and all that it showed."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            [*COMMAND, *arguments, "--config", str(self.config)],
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home), "TERM": "xterm", "COLUMNS": "200"},
+            cwd=self.home, stdin=theirs, stdout=theirs, stderr=theirs,
+        ) as process:  # fmt: skip
+            os.close(theirs)
+            os.write(ours, f"{typed}\n".encode())
+            shown = b""
+            try:
+                while piece := os.read(ours, 65536):
+                    shown += piece
+            except OSError:  # the other end is closed
+                pass
+            process.wait(PATIENCE)
+        os.close(ours)
+        return process.returncode, shown.decode()
 
     def check(self, *arguments: str) -> tuple[int, Any]:
         """Return exit code and document of `trust check … --json`."""

@@ -6,17 +6,18 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 import pki
 from codingagents.rewrite.specs import LimitsSpec, Ping, PinSpec
 from codingagents.trust import facts
-from helper_rig import TOKEN, Helper, Zygote, ask, closing_children, code, read_all, status
+from helper_rig import BEARER, PATIENCE, TOKEN, Helper, Zygote, ask, closing_children, code, read_all, status
 from scripted_upstream import Exchange, Upstream, answer_ok
 from squid import Squid
 
@@ -201,6 +202,160 @@ def test_a_proxy_that_is_silent_costs_connect_seconds(zygote: Zygote) -> None:
         remote = upstream.remote(proxy=place, limits=LimitsSpec(connect_seconds=0.5))
         with Helper(zygote, remote) as helper:
             assert code(ask(helper, helper.head(length=0))) == "connect_timeout"
+
+
+GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+TLS_HELLO = b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03" + bytes(120)
+
+
+def granted_and_silent(client: socket.socket) -> None:
+    client.sendall(GRANTED)
+
+
+def granted_with_the_servers_first_words(client: socket.socket) -> None:
+    client.sendall(GRANTED + TLS_HELLO)
+
+
+def granted_then_not_tls(client: socket.socket) -> None:
+    client.sendall(GRANTED)
+    client.recv(1, socket.MSG_PEEK)
+    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
+def tls_at_once(client: socket.socket) -> None:
+    client.sendall(TLS_HELLO)
+
+
+def asks_for_a_password(client: socket.socket) -> None:
+    client.sendall(b'HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm="x"\r\nContent-Length: 0\r\n\r\n')
+
+
+def redirects(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n")
+
+
+def has_an_endless_head(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        client.sendall(b"X-Filler: " + b"x" * 1000 + b"\r\n")
+
+
+def has_an_endless_line(client: socket.socket) -> None:
+    while True:
+        client.sendall(b"HTTP/1.1 200 " + b"x" * 4096)
+
+
+def drips_for_ever(client: socket.socket) -> None:
+    """Each byte comes well within any limit on silence."""
+    while True:
+        for byte in b"HTTP/1.1 200 OK\r\nX-Filler: " + b"x" * 100 + b"\r\n":
+            client.sendall(bytes([byte]))
+            time.sleep(0.02)
+
+
+def interim_answers_for_ever(client: socket.socket) -> None:
+    while True:
+        client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class Hostile:
+    """A proxy of the test's, a thread a connection: does `behave`, then reads until it is left; records all of it."""
+
+    def __init__(self, behave: Callable[[socket.socket], None]) -> None:
+        self._behave = behave
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._serve)]
+        self.place = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self.seen = bytearray()
+        self.left = threading.Semaphore(0)  # released by each connection that ended
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                self._threads.append(threading.Thread(target=self._attend, args=(client,)))
+                self._threads[-1].start()
+
+    def _attend(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.settimeout(20)  # only where the helper never lets go
+            self.seen += client.recv(1 << 16)
+            self._behave(client)
+            while data := client.recv(1 << 16):
+                self.seen += data
+        self.left.release()
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._server.close()
+
+
+@pytest.mark.parametrize(
+    ("behave", "said", "hellos"),
+    [
+        (granted_and_silent, "connect_timeout", True),
+        (granted_with_the_servers_first_words, "proxy_failed", False),
+        (granted_then_not_tls, "tls_failed", True),
+        (tls_at_once, "proxy_failed", False),
+        (asks_for_a_password, "proxy_refused", False),
+        (redirects, "proxy_refused", False),
+        (has_an_endless_head, "proxy_failed", False),
+        (has_an_endless_line, "proxy_failed", False),
+        (drips_for_ever, "connect_timeout", False),
+        (interim_answers_for_ever, "proxy_refused", False),
+    ],
+)
+def test_a_hostile_proxy_gets_a_request_for_a_tunnel_and_perhaps_a_client_hello(
+    zygote: Zygote, behave: Callable[[socket.socket], None], said: str, *, hellos: bool
+) -> None:
+    """Never the credential; who asked has an answer, the proxy is left, and nothing of it stays open.
+
+    That this proxy could have been sent more is shown by the tunnels above, which lead to an impostor.
+    """
+    with (
+        Upstream() as upstream,
+        Hostile(behave) as proxy,
+        Helper(zygote, upstream.remote(proxy=proxy.place, limits=LimitsSpec(connect_seconds=0.5))) as helper,
+    ):
+        before = len(os.listdir(f"/proc/{helper.pid}/fd"))
+        for _ in range(3):
+            response = ask(helper, helper.head(length=4) + b"body")
+            assert (status(response), code(response)) == (504 if said == "connect_timeout" else 502, said)
+            assert helper.fact(facts.UpstreamFailed).error_type == said
+            assert proxy.left.acquire(timeout=PATIENCE), "the connection to the proxy was left"
+        helper.tell(Ping(number=1))
+        assert helper.fact(facts.Pong).upstream_connections == 0
+        assert len(os.listdir(f"/proc/{helper.pid}/fd")) <= before
+        assert upstream.received == []
+    target = f"127.0.0.1:{upstream.port}"
+    asked = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+    assert proxy.seen.count(asked) == 3
+    rest = bytes(proxy.seen).replace(asked, b"")
+    assert rest.startswith(b"\x16\x03\x01") == hellos
+    assert hellos or rest == b""
+    assert all(secret not in proxy.seen for secret in (TOKEN.encode(), BEARER.encode(), b"body", b"/mcp"))
+
+
+def test_a_proxy_that_takes_its_time_is_waited_for(zygote: Zygote) -> None:
+    """Byte by byte, within connect_seconds: the control of the one that drips for ever."""
+
+    def drips(client: socket.socket) -> None:
+        for byte in b"HTTP/1.0 200 OK\r\nVia: 1.1 x\r\n\r\n":
+            client.sendall(bytes([byte]))
+
+    with (
+        Upstream() as upstream,
+        Hostile(drips) as proxy,
+        Helper(zygote, upstream.remote(proxy=proxy.place, limits=LimitsSpec(connect_seconds=1.0))) as helper,
+    ):
+        assert code(ask(helper, helper.head(length=0))) == "connect_timeout"  # of the tunnel's end, which is silent
+        assert b"\x16\x03\x01" in proxy.seen, "the tunnel stood"
 
 
 def test_a_proxy_that_dies_breaks_what_is_in_flight_and_fails_what_follows(zygote: Zygote, tmp_path: Path) -> None:

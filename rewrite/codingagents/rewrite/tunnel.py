@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 
 MAX_ANSWER = 8192  # bytes of the proxy's answer head; a refusal's body is not read
+_START = b"HTTP/1."
+_NOT_VALID = "the proxy's answer is not valid HTTP/1.1"
 # RFC 9112 4 and 5, without folded lines: what every proxy in use sends.
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 _FIELD_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
@@ -44,13 +46,15 @@ class Answer:
         self._data += data
         end = self._data.find(b"\r\n\r\n", 0, MAX_ANSWER + 4)
         if end < 0:
+            if not self._data.startswith(_START[: len(self._data)]):  # TLS, say: the rest would never come
+                raise TunnelError("proxy_failed", _NOT_VALID)
             if len(self._data) > MAX_ANSWER:
                 raise TunnelError("proxy_failed", f"the proxy's answer has a head over {MAX_ANSWER} bytes")
             return False
         first, *fields = self._data[:end].split(b"\r\n")
         matched = _STATUS_LINE.fullmatch(first)
         if matched is None or not all(_FIELD_LINE.fullmatch(field) for field in fields):
-            raise TunnelError("proxy_failed", "the proxy's answer is not valid HTTP/1.1")
+            raise TunnelError("proxy_failed", _NOT_VALID)
         status = int(matched[1])
         if status // 100 != 2:
             raise TunnelError("proxy_refused", f"the proxy answered {status}")

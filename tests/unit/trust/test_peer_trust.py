@@ -245,6 +245,18 @@ def test_a_bypassed_connection_ends_with_its_bypass() -> None:
     assert not context_of(rules, STORE).still_trusts(trust)
 
 
+@pytest.mark.parametrize("added", [INTERMEDIATE, LEAF], ids=["an intermediate", "the leaf"])
+def test_a_path_that_ended_below_a_root_lives_on_only_where_it_still_may_end_there(added: Issued) -> None:
+    """Without its override the certificate may be in the store, and OpenSSL would end no path there."""
+    store_pem, overrides = OTHER_ROOT.pem + added.pem, {added.fingerprint: "added"}
+    rules = pinning("off", [])
+    trust = trusted(context_of(rules, store_pem, overrides=overrides), server_context(LEAF, LEAF.pem))
+    assert context_of(rules, store_pem, overrides=overrides).still_trusts(trust)
+    without = context_of(rules, store_pem)
+    assert not without.still_trusts(trust)
+    refused(without, server_context(LEAF, LEAF.pem))
+
+
 def test_who_was_refused_has_no_trust() -> None:
     client, _, error = connect(pinned_context(STORE, enforced(Pin(LEAF.pin))), server_context(ROGUE))
     assert error is not None

@@ -122,7 +122,7 @@ class PinnedContext(ssl.SSLContext):
     pinning: Pinning
     narrowed: bool  # only anchors that are pinned are trusted
     server_name: str  # that `still_trusts` holds connections to; the check itself is OpenSSL's, for `wrap_bio`'s name
-    anchors: frozenset[str]  # SHA-256 of each certificate
+    anchors: frozenset[str]  # SHA-256 of each certificate that a path can end in
     store: Store
     overrides: Mapping[str, str]  # SHA-256 of anchors that were added to the store -> the name of the override
     strict_x509: bool
@@ -211,7 +211,6 @@ def pinned_context(
     context.narrowed = pinning.refuses and len(anchors) < len(given)
     context.server_name = server_name
     context.minimum_version = _MIN_VERSIONS[min_version]
-    context.anchors = frozenset(map(certificate_sha256, anchors))
     context.store = store
     context.overrides = overrides
     context.strict_x509 = strict_x509
@@ -228,6 +227,8 @@ def pinned_context(
         context.load_verify_locations(cadata=b"".join(anchors))
     except ssl.SSLError as error:
         raise TrustError(f"a trust anchor cannot be used: {error.reason}") from None
+    anywhere = context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.anchors = frozenset(certificate_sha256(each) for each in anchors if anywhere or self_issued(each))
     if identity is not None:
         _show(context, identity, anchors)
     return context

@@ -292,10 +292,14 @@ class Session:
         assert "coding-agents" not in Path("/proc/net/unix").read_text()
         if self.directory.exists():
             left = {path.name for path in self.directory.iterdir()} - {"session.json", "events.jsonl"}
-            if "operator.sock" in left and not self.events(SessionEnded):  # killed: it stays, and nobody is there
-                left.remove("operator.sock")
+            killed = {  # what a killed process leaves, and where nobody is there any more
+                "operator.sock": not self.events(SessionEnded),
+                "launcher.sock": self.process.returncode == -signal.SIGKILL,
+            }
+            for name in [name for name in left if killed.get(name)]:
+                left.remove(name)
                 with pytest.raises(ConnectionRefusedError), socket.socket(socket.AF_UNIX) as client:
-                    client.connect(str(self.directory / "operator.sock"))
+                    client.connect(str(self.directory / name))
             assert left == set()
 
     def end(self) -> None:

@@ -55,10 +55,9 @@ def _parsed(certificate: bytes) -> x509.Certificate:
 def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, InvalidSignature):
-        return False  # other names, or another key
-    except (TypeError, UnsupportedAlgorithm):
-        return certificate.issuer == issuer.subject  # a key that `cryptography` cannot verify with
+    except (ValueError, InvalidSignature, TypeError, UnsupportedAlgorithm):
+        # Other names, another key; or what cannot be verified: by its name alone anybody could claim to be below a CA.
+        return False
     return True
 
 

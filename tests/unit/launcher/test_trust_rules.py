@@ -20,6 +20,9 @@ INTERMEDIATE = ROOT.issue_ca("Intermediate")
 LEAF = INTERMEDIATE.issue(("mcp.example",))
 OTHER = make_root("Other")
 EXPIRED = ROOT.issue(("old.example",), expired=True)
+FORGED = make_root("Root").issue_ca("Intermediate").der  # who vouches for the root has not vouched for these two
+ECDSA_SHA256 = bytes.fromhex("06082a8648ce3d040302")
+UNVERIFIABLE = FORGED.replace(ECDSA_SHA256, ECDSA_SHA256[:-1] + b"\x79")  # no algorithm that anybody knows
 KEYS = make_key(), make_key()
 A = make_root("B", key=KEYS[1]).issue_ca("A", key=KEYS[0])
 CIRCLE = [A.der, A.issue_ca("B", key=KEYS[1]).der]  # each vouches for the other
@@ -77,10 +80,12 @@ def test_a_leaf_is_taken_where_it_is_meant_and_alone() -> None:
         ([ROOT.der], NOW - datetime.timedelta(days=99), "CN=Root is not valid before "),
         ([ROOT.der, OTHER.der], NOW, "these are unrelated authorities (CN=Other; CN=Root); add each under a name of"),
         ([INTERMEDIATE.der, OTHER.der], NOW, "these are unrelated authorities"),
+        ([ROOT.der, FORGED], NOW, "these are unrelated authorities (CN=Intermediate; CN=Root)"),
+        ([ROOT.der, UNVERIFIABLE], NOW, "these are unrelated authorities (CN=Intermediate; CN=Root)"),
         ([ROOT.der, *CIRCLE], NOW, "these are unrelated authorities (CN=A; CN=B; CN=Root)"),
         ([make_root("\x1b[2J").der, OTHER.der], NOW, r"these are unrelated authorities (CN=Other; CN=\x1b[2J)"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_each_reason_against_it_is_a_sentence(certificates: list[bytes], now: datetime.datetime, sentence: str) -> None:
     """What the certificates say is escaped in it."""

@@ -218,8 +218,7 @@ def test_a_servers_top_ca_is_taken_and_nothing_sent(
         assert f"for {NAME}" in shown
         assert 'ca_overrides = ["lab"]' in clerk.config.read_text()
         assert server.received_nothing()
-        if top is ISSUER or maximum is ssl.TLSVersion.TLSv1_3:
-            assert clerk.run("check", "x").returncode == 0  # and so it is trusted now
+        assert clerk.run("check", "x").returncode == 0  # and so it is trusted now
         clerk.write("")
         assert clerk.add("url", "--from", f"https://127.0.0.1:{server.port}", "--fingerprint", digest)[0] == 0
         assert server.received_nothing()
@@ -240,6 +239,12 @@ def test_a_server_that_sends_its_leaf_alone_names_the_ca_to_get(clerk: Clerk) ->
         )
         assert clerk.add("lab", "--from", url, "--fingerprint", digest, "--leaf")[0] == 0
         assert (clerk.kept / "lab.pem").read_text() == LEAF.pem
+        clerk.write(clerk.entry("x", server, ca=clerk.trusting(OTHER)))
+        assert clerk.run("check", "x").returncode == 1
+        assert clerk.add("one", "--server", "x", "--fingerprint", digest, "--leaf")[0] == 0
+        assert clerk.run("check", "x").returncode == 0
+        server.show((ISSUER.issue((NAME,)),))  # that one, and no other of the same CA
+        assert clerk.run("check", "x").returncode == 1
         assert server.received_nothing()
 
 

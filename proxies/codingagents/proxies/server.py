@@ -32,6 +32,7 @@ from codingagents.trust.vocabulary import Secret
 _HANDSHAKES_BESIDES = 16  # TLS handshakes under way, besides as many as connections; `needs` has descriptors for these
 _LAST_WORDS_SECONDS = 0.2  # for the answers to those who are given up
 _BUFFER_BYTES = 256 * 1024  # as much as uvloop takes off a socket at once
+_LARGE_STORE = 64 * 1024  # characters of PEM; reading it in leaves holes of twice its size behind
 _SWEEP_SECONDS = 5.0  # the resolution of idle deadlines, where no shorter limit is set
 
 
@@ -137,10 +138,11 @@ class Server:
         self.trust = trust
         self._pins_date.renew(trust.pinning)
         kept, closed = self.upstream.renew_trust(trust)
-        give_back_memory()
         return TrustTaken(store_sha256=trust.store_sha256, kept=kept, closed=closed)
 
     def _trusting(self, tls: TlsSpec, secrets: Mapping[str, Secret]) -> Trust:
+        if len(tls.anchors_pem) > _LARGE_STORE:
+            self.loop.call_soon(give_back_memory)  # once nobody holds the text any more, nor the former anchors
         return trust_of(tls, secrets, attaches=bool(self.config.attachment.description))
 
     def pong(self, number: int) -> Pong:

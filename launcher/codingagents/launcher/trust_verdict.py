@@ -74,7 +74,9 @@ def judge(
         problems.append(ending)
         remedies.append(f"if the pins are still right: {rotate}")
     matched = [each for each in pins if each.matched]
-    if tls.pin_mode != "off" and not matched and bypass is None:
+    if tls.pin_mode == "off":
+        pass
+    elif not matched and bypass is None:
         problems.append("no pin is in the path")
         remedies.append(f"only if its owner confirms the keys that it shows now: {rotate} --from-unpinned")
     elif matched and all(each.pin.backup for each in matched):

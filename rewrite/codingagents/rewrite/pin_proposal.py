@@ -92,20 +92,24 @@ def renew(
 ) -> tuple[PinSpec, ...]:
     """Return the pins to write for a server that has `old` and now shows `seen`; `added` are further backups.
 
-    Where a CA is pinned and still in the path, the pins stay. Else what `propose` says takes their place, and those
-    that were in use become backups until the next time.
+    Where a CA is pinned that is still in the path, and another key as backup, the pins stay. Else what `propose` says
+    takes their place, and those that were in use become backups until the next time.
     """
     proposal = propose(seen)
     lasting = [pin for pin in old if carries(seen, pin) or not _FORMER.search(pin.note)]
-    if any(carries(seen, pin) and not pin.backup and not _is_leaf(seen, pin) for pin in lasting):
+    active = {digest(pin) for pin in lasting if not pin.backup}
+    pinned = any(carries(seen, pin) and not pin.backup and not _is_leaf(seen, pin) for pin in lasting)
+    if pinned and any(pin.backup and digest(pin) not in active for pin in (*lasting, *added)):
         pins = [*lasting, *added]
     else:
         pins = [proposal.pins[0], *(pin if pin.backup else _former(pin, today) for pin in lasting), *added]
-    active = {digest(pin) for pin in pins if not pin.backup}
-    if not any(pin.backup and digest(pin) not in active for pin in pins):
-        pins += proposal.pins[1:]
-    first = {digest(pin): pin for pin in reversed(pins)}
-    return tuple(first[each] for each in dict.fromkeys(map(digest, pins)))
+        if all(digest(pin) == digest(pins[0]) for pin in pins):
+            pins += proposal.pins[1:]
+    # Of a key that was said twice, the pin that is in use, or the first.
+    return tuple(
+        min((pin for pin in pins if digest(pin) == each), key=lambda pin: pin.backup or not carries(seen, pin))
+        for each in dict.fromkeys(map(digest, pins))
+    )
 
 
 def carries(seen: SeenPath, pin: PinSpec) -> bool:

@@ -102,7 +102,13 @@ def test_a_key_that_stands_twice_is_pinned_anywhere() -> None:
             FIRST_PATH,
             [FIRST_PIN, OTHER_BACKUP],
         ),
-        ([former(OTHER, "any"), PinSpec(spki=FIRST.pin)], FIRST_PATH, [PinSpec(spki=FIRST.pin), ROOT_BACKUP]),
+        ([former(OTHER, "any"), PinSpec(spki=FIRST.pin)], FIRST_PATH, [FIRST_PIN, ROOT_BACKUP]),
+        # A key that was said twice.
+        (
+            [PinSpec(spki=FIRST.pin, backup=True), OTHER_BACKUP, PinSpec(spki=FIRST.pin)],
+            FIRST_PATH,
+            [PinSpec(spki=FIRST.pin), OTHER_BACKUP],
+        ),
         # Pins of certificates are pins.
         (
             [PinSpec(cert_sha256=FIRST_PATH.facts[1].sha256), ROOT_BACKUP],

@@ -45,7 +45,7 @@ FILLER = st.sampled_from(
         "\n",
         "# [mcp_servers.x.tls.pins]\n",
         "   # pin = [ \"\"\" '''\n",
-        "[mcp_servers.y]\ncommand = 'y' # [\n"
+        "[mcp_servers.y]\ncommand = 'y' # [\n",
         '[model_providers]\na = [\'[\', "]", \'\'\'\n[mcp_servers.x]\n\'\'\', """\\""" # """]\n',
         "[mcp_servers.x.limits]\nconnections = 3 # [\n",
         "[exec]\nmode = 'observe'\n  rules = [\n  # one\n  { allow = '/usr/**' }, ]\n",

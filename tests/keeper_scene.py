@@ -18,6 +18,7 @@ from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.helper_life import Look
 from codingagents.supervisor.helper_rows import Seen
 from codingagents.supervisor.helpers import HelperKeeper
+from codingagents.supervisor.kept_trust import KeptTrust
 from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.slots import Slot
@@ -127,9 +128,12 @@ class Scene:
             log=self._log,
             agent_uid=7,
             secrets=SECRETS,
-            snapshots=Snapshots(self.complaints.append, str(directory)),
-            answer=self.answers.append,
-            trust_changed=lambda: self.trust_changes.append(None),
+            trust=KeptTrust(
+                slot.remote,
+                Snapshots(self.complaints.append, str(directory)),
+                answer=self.answers.append,
+                changed=lambda: self.trust_changes.append(None),
+            ),
             look=look or (lambda _: confined(slot.uid)),
         )
 

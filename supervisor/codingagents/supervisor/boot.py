@@ -41,6 +41,7 @@ from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.expiry_watch import ExpiryWatch
 from codingagents.supervisor.helper_report import HelperReport
 from codingagents.supervisor.helpers import HelperKeeper
+from codingagents.supervisor.kept_trust import KeptTrust
 from codingagents.supervisor.layers import Facts
 from codingagents.supervisor.processes import Children
 from codingagents.supervisor.reaper import Reaper
@@ -227,9 +228,7 @@ class Session:
                 log=log,
                 agent_uid=self._spec.uids.agent,
                 secrets=granted.secrets,
-                snapshots=snapshots,
-                answer=control.send,
-                trust_changed=watch.changed,
+                trust=KeptTrust(slot.remote, snapshots, answer=control.send, changed=watch.changed),
             )
             self._made.keepers.append(keeper)
             services.start_soon(keeper.run)
@@ -238,7 +237,7 @@ class Session:
         services.start_soon(operator_socket.serve, self._dir, report.document, complain)
 
     def _ends(self) -> list[expiry.End]:
-        return [end for keeper in self._made.keepers for end in keeper.ends()]
+        return [end for keeper in self._made.keepers for end in keeper.trust.ends()]
 
     def _record(self, log: EventLog, event: AnyEvent) -> None:
         with contextlib.suppress(EventLogError):  # counted as lost by the log; a gap event will tell

@@ -23,8 +23,8 @@ from codingagents.trust.events import (
 )
 
 # All but `Failed`, which is the reason of the `HelperStopped` that follows, `Pong`, which is for `helper list`,
-# `UpstreamHealth`, which is one of the causes that degrade a helper (`health`), and `TrustTaken`, which answers an offer
-# (`helper_trust`).
+# `UpstreamHealth`, which is one of the causes that degrade a helper (`health`), and `TrustTaken`, an answer of which
+# `helper_trust` makes what is recorded.
 RecordedFact = (
     facts.Ready
     | facts.Refused

@@ -17,6 +17,7 @@ from codingagents.supervisor import health, helper_rows
 from codingagents.supervisor.health import Cause, Health, Probe, Verdict
 from codingagents.supervisor.helper_channel import HelperChannel
 from codingagents.supervisor.helper_events import Source, stamp
+from codingagents.supervisor.kept_trust import KeptTrust
 from codingagents.supervisor.lifecycle import Happened
 from codingagents.supervisor.processes import Child, Children, Exit
 from codingagents.supervisor.quota import Quota
@@ -39,6 +40,8 @@ Look = Callable[[int], helper_rows.Seen | None]  # at the process of that number
 class Keeper(Protocol):
     """Who has this life in its care."""
 
+    trust: KeptTrust
+
     def record(self, event: AnyEvent) -> bool:
         """Append to the log; False where that cannot be."""
 
@@ -50,12 +53,6 @@ class Keeper(Protocol):
 
     def secrets_answered(self, *, taken: bool) -> None:
         """Note what became of a `NewSecrets`; `WireError` where none was sent."""
-
-    def trust_answered(self, answer: facts.TrustTaken) -> None:
-        """Note and record what became of a `NewTrust`; `WireError` where none was sent, or it says what cannot be."""
-
-    def upstream_trusted(self, seen: facts.UpstreamTrusted) -> None:
-        """Note why the newest connection to the server is trusted; `WireError` where that cannot be."""
 
 
 class HelperLife:
@@ -209,11 +206,11 @@ class HelperLife:
                 self._keeper.record(stamp(fact, self._source))
             case facts.TrustTaken():  # likewise
                 self._demand_ready()
-                self._keeper.trust_answered(fact)
+                self._keeper.trust.answered(fact)
             case _:
                 if isinstance(fact, facts.UpstreamTrusted):
                     self._demand_ready()
-                    self._keeper.upstream_trusted(fact)
+                    self._keeper.trust.saw(fact, trio.current_time())
                 if self._quota.take(trio.current_time(), 1 + size // _BYTES_A_TOKEN):
                     self._tell_dropped()
                     self._keeper.record(stamp(fact, self._source))

@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, Protocol
 
-import msgspec
 import trio
 
 from codingagents.rewrite.placeholders import names as placeholder_names
-from codingagents.rewrite.specs import ControlTrust, HelperSpec, NewSecrets, RemoteSpec, TlsSpec
-from codingagents.supervisor import expiry, helper_layers, unavailable
+from codingagents.rewrite.specs import HelperSpec, NewSecrets, RemoteSpec, TlsSpec
+from codingagents.supervisor import helper_layers, unavailable
 from codingagents.supervisor.event_log import EventLog, utc_now
 from codingagents.supervisor.helper_channel import HelperChannel
 from codingagents.supervisor.helper_events import Source
 from codingagents.supervisor.helper_life import HelperLife, Look
 from codingagents.supervisor.helper_listing import HelperRow, Totals
-from codingagents.supervisor.helper_trust import HelperTrust, reloaded, starting
+from codingagents.supervisor.helper_trust import starting
+from codingagents.supervisor.kept_trust import KeptTrust
 from codingagents.supervisor.lifecycle import MAX_BACKOFF_SECONDS, Do, Happened, Helper, State, step
 from codingagents.supervisor.offers import Offers
 from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.slots import Slot
-from codingagents.supervisor.trust_seen import TrustSeen
-from codingagents.supervisor.trust_snapshot import Snapshots
 from codingagents.trust import facts
-from codingagents.trust.errors import AgentError, EventLogError, ProcessError, WireError
+from codingagents.trust.errors import AgentError, EventLogError, ProcessError
 from codingagents.trust.events import AnyEvent, HelperDraining, HelperFailed, HelperStopped
 from codingagents.trust.vocabulary import Secret
 
@@ -58,15 +56,10 @@ class HelperKeeper:
         log: EventLog,
         agent_uid: int,
         secrets: Mapping[str, Secret],
-        snapshots: Snapshots,
-        answer: Callable[[ControlTrust], object],
-        trust_changed: Callable[[], object],
+        trust: KeptTrust,
         look: Look = helper_layers.look,
     ) -> None:
-        """Give the helper only those of `secrets` that it needs; one that is missing is a `ProcessError`.
-
-        `answer` gets one answer to each `renew_trust`; `trust_changed` is called where `ends` has something new.
-        """
+        """Give the helper only those of `secrets` that it needs; one that is missing is a `ProcessError`."""
         self.slot = slot
         self._zygote = zygote
         self._children = children
@@ -78,12 +71,8 @@ class HelperKeeper:
         if missing := sorted(needed - secrets.keys()):
             raise ProcessError(f"server {slot.remote.name} needs secrets that did not come: {', '.join(missing)}")
         self._secrets = Offers({name: secrets[name] for name in sorted(needed)})
-        tls = slot.remote.tls
-        self._trust = None if tls is None else HelperTrust(slot.remote.name, tls)
-        self._snapshots = snapshots
-        self._answer = answer
-        self._trust_changed = trust_changed
-        self._seen = TrustSeen(slot.remote.name)
+        self.trust = trust
+        trust.record = self.record
         self._machine = Helper()
         self._life: HelperLife | None = None
         self._attempts = 0
@@ -118,21 +107,10 @@ class HelperKeeper:
             self._life.offer(NewSecrets(secrets=self._secrets.offered()))
 
     def renew_trust(self, tls: TlsSpec) -> None:
-        """Have the server trusted by this from now on, if its helper can; `answer` is told in any case."""
-        name = self.server
-        if self._trust is None:
-            self._answer(ControlTrust(server=name, store_sha256="", problem="it is reached without TLS"))
-        elif self.state in (State.FAILED, State.STOPPED, State.DRAINING):
-            self._answer(self._trust.refusal(f"its helper is {self.state.value}, and serves no more in this session"))
-        else:
-            self._trust.renew(tls)
-            if self._life is not None:
-                self._life.offer(self._trust.offered())
-
-    def ends(self) -> list[expiry.End]:
-        """Return when the trust in this server ends: its pins, added CAs, and the certificate that was seen last."""
-        of_trust = [] if self._trust is None else expiry.ends_of_trust(self.server, self._trust.tls)
-        return of_trust if self._seen.leaf is None else [*of_trust, self._seen.leaf]
+        """Have the server trusted by this from now on, if its helper can; the launcher is answered in any case."""
+        over = self.state in {State.FAILED, State.STOPPED, State.DRAINING}
+        gone = f"its helper is {self.state.value}, and serves no more in this session" if over else ""
+        self.trust.renew(tls, None if self._life is None else self._life.offer, gone=gone)
 
     async def stop(self, grace: float) -> None:
         """Drain: TERM, then KILL after `grace` seconds.
@@ -174,7 +152,7 @@ class HelperKeeper:
             upstream_connections=0 if counts is None else counts.upstream_connections,
             upstream="failing" if life is not None and life.health.reason_of("upstream") else "ok",
             degraded=[] if life is None else [reason for _, reason in life.health.causes],
-            trust=None if self._trust is None else self._seen.row(self.slot.remote, self._trust.held, utc_now()),
+            trust=self.trust.row(utc_now()),
         )
 
     # -- of one process after the other ----------------------------------------------------------------------------
@@ -197,8 +175,7 @@ class HelperKeeper:
             )
             if command is Do.GIVE_UP:
                 self.record(HelperFailed(server=self.server, reason=f"too many restarts; last: {reason}"))
-                if self._trust is not None:
-                    self._tell(self._trust.give_up("its helper has failed, and serves no more in this session"))
+                self.trust.give_up("its helper is failed, and serves no more in this session")
                 await self._answer_in_its_place()
                 return
             if command is not Do.WAIT:
@@ -221,9 +198,7 @@ class HelperKeeper:
     async def _live_once(self) -> tuple[int, int, str]:
         """Make a helper and return (pid, exit code, reason) when it has ended."""
         name = self.server
-        remote = self._remote()
-        if remote.tls is not None:
-            self.record(self._snapshots.take(name, remote.tls))
+        remote = self.trust.given()
         # A helper is a grant in action: what cannot be recorded is not made, until it can be.
         while not self.record(starting(remote, self.slot.uid, self._attempts)):
             with trio.move_on_after(MAX_BACKOFF_SECONDS):
@@ -248,22 +223,15 @@ class HelperKeeper:
             reaper=self._reaper,
             look=self._look,
         )
-        if self._trust is not None and self._trust.tls is not remote.tls:  # renewed while the zygote worked
-            life.offer(self._trust.offered())
+        self.trust.catch_up(remote, life.offer)  # with what was renewed while the zygote worked
         ended, reason = await life.run(self._spec(remote))
         # What it may have forked has the same secrets and the listening socket of the next one.
         self._children.signal_users({self.slot.uid}, signal.SIGKILL)
         self._life = None
         self._totals = self._totals.plus(life.counts)
-        if self._trust is not None and not life.was_ready:
-            self._tell(self._trust.failed(reason or ended.how))
+        if not life.was_ready:
+            self.trust.failed(reason or ended.how)
         return child.pid, ended.code, reason or ended.how
-
-    def _remote(self) -> RemoteSpec:
-        """Return what the next helper is told of its server."""
-        if self._trust is None:
-            return self.slot.remote
-        return msgspec.structs.replace(self.slot.remote, tls=self._trust.given())
 
     def _spec(self, remote: RemoteSpec) -> HelperSpec:
         return HelperSpec(
@@ -287,34 +255,11 @@ class HelperKeeper:
     def started(self, ready: facts.Ready) -> None:
         """Note that the helper holds what it was given at its start; `WireError` where it says otherwise."""
         self._secrets.started()
-        if self._trust is not None:
-            self._tell(self._trust.started(ready.store_sha256))
+        self.trust.started(ready)
 
     def secrets_answered(self, *, taken: bool) -> None:
         """Note whether the helper took what it was offered last; `WireError` where that was nothing."""
         self._secrets.answered(taken=taken)
-
-    def trust_answered(self, answer: facts.TrustTaken) -> None:
-        """Record what became of the oldest `NewTrust` and tell the launcher; `WireError` where that cannot be."""
-        if self._trust is None:
-            raise WireError("it was asked nothing about trust, and answered")
-        told = self._trust.answered(answer)
-        if told.problem is None:
-            self.record(self._snapshots.take(self.server, self._trust.held))
-        self._tell([told])
-
-    def upstream_trusted(self, seen: facts.UpstreamTrusted) -> None:
-        """Note why the newest connection is trusted, and until when its certificate holds; `WireError` for nonsense."""
-        if self._seen.note(seen, trio.current_time()):
-            self._trust_changed()
-
-    def _tell(self, answers: Sequence[ControlTrust]) -> None:
-        """Record and give the launcher what became of the trust that it sent."""
-        for answer in answers:
-            self.record(reloaded(answer))
-            self._answer(answer)
-        if answers:
-            self._trust_changed()
 
     def record(self, event: AnyEvent) -> bool:
         """Append to the log; False where that cannot be."""

@@ -24,8 +24,8 @@ class Snapshots:
         self._complain = complain
         self._directory = directory
 
-    def take(self, server: str, tls: TlsSpec) -> TrustSnapshot:
-        """Put `tls` in the place of the server's former snapshot, and return what is recorded of it.
+    def write(self, server: str, tls: TlsSpec) -> str | None:
+        """Put `tls` in the place of the server's former copy, and return where that is.
 
         Where there is no room, none is left: the former one would say what is not so any more.
         """
@@ -34,16 +34,21 @@ class Snapshots:
             _replace(path, tls.anchors_pem)
         except OSError as error:
             self._complain(f"there is no copy of what {server} trusts at {path}: {error.strerror}")
-            path = ""
-        return TrustSnapshot(
-            server=server,
-            store=tls.store,
-            store_sha256=store_sha256(tls),
-            anchors=tls.anchors_pem.count("-----BEGIN CERTIFICATE-----"),
-            overrides=[override.name for override in tls.overrides],
-            overrides_pins=overrides_pins(tls),
-            file=path or None,
-        )
+            return None
+        return path
+
+
+def snapshot(server: str, tls: TlsSpec, file: str | None) -> TrustSnapshot:
+    """Return what is recorded of a set that a helper is given; `file` is where its copy lies by now."""
+    return TrustSnapshot(
+        server=server,
+        store=tls.store,
+        store_sha256=store_sha256(tls),
+        anchors=tls.anchors_pem.count("-----BEGIN CERTIFICATE-----"),
+        overrides=[override.name for override in tls.overrides],
+        overrides_pins=overrides_pins(tls),
+        file=file,
+    )
 
 
 def _replace(path: str, text: str) -> None:

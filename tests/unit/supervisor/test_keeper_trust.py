@@ -97,6 +97,7 @@ def test_a_set_that_is_taken_is_recorded_shown_and_answered(tmp_path: Path, slot
     assert reloaded == TrustReloaded(server="github", store_sha256=NEW_SHA, kept=3, closed=1, problem=None)
     snapshots = scene.of(TrustSnapshot)
     assert [event.store_sha256 for event in snapshots if isinstance(event, TrustSnapshot)] == [OLD_SHA, NEW_SHA]
+    assert scene.events.index(snapshots[1]) < scene.events.index(reloaded), "what cannot be recorded is not done"
     assert in_file(tmp_path) == "new"
     assert scene.trust_changes
 
@@ -115,8 +116,26 @@ def test_a_set_that_is_refused_changes_nothing_also_for_the_next_helper(tmp_path
     scene.play(act)
     assert scene.answers == [ControlTrust(server="github", store_sha256=OLD_SHA, problem="no anchors")]
     assert [event.store_sha256 for event in scene.of(TrustSnapshot) if isinstance(event, TrustSnapshot)] == [
-        OLD_SHA
-    ] * 2
+        *(OLD_SHA, NEW_SHA, OLD_SHA),
+    ]
+
+
+def test_what_cannot_be_recorded_is_not_offered(tmp_path: Path, slot: Slot) -> None:
+    scene = Scene(tmp_path, slot, [OBEY])
+
+    async def act(scene: Scene) -> None:
+        await scene.until(HelperReady)
+        kept = os.dup(scene.descriptor)
+        os.dup2(os.open("/dev/full", os.O_WRONLY), scene.descriptor)
+        scene.keeper.renew_trust(NEW)
+        os.dup2(kept, scene.descriptor)
+        (answer,) = scene.answers
+        assert answer.problem == "the event log cannot be written, and nobody would know of it; make room"
+        scene.keeper.renew_trust(NEW)
+        await answered(scene, 2)
+
+    scene.play(act)
+    assert [answer.store_sha256 for answer in scene.answers] == [OLD_SHA, NEW_SHA]
 
 
 def test_a_helper_that_dies_over_the_answer_is_answered_for_by_the_next(tmp_path: Path, slot: Slot) -> None:
@@ -181,7 +200,7 @@ def test_one_that_is_renewed_while_it_starts_is_told_after(tmp_path: Path, slot:
     ],
 )
 def test_a_helper_that_lies_about_its_trust_is_killed(tmp_path: Path, slot: Slot, script: str, reason: str) -> None:
-    scene = Scene(tmp_path, slot, [script, OBEY])
+    scene = Scene(tmp_path, slot, [script + "\ntime.sleep(60)", OBEY])  # it does not end by itself
 
     async def act(scene: Scene) -> None:
         await scene.until(TrustSnapshot)
@@ -231,7 +250,7 @@ def test_what_a_helper_saw_of_its_server_is_watched_and_recorded(tmp_path: Path,
         await scene.until(UpstreamTrusted)
 
     scene.play(act)
-    (leaf,) = scene.keeper.ends()
+    (leaf,) = scene.keeper.trust.ends()
     assert (leaf.what, leaf.text) == ("leaf", "2027-03-05T00:00:00Z")
     assert len(scene.trust_changes) == 1
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from codingagents.rewrite.specs import OverrideSpec, TlsSpec
-from codingagents.supervisor.trust_snapshot import Snapshots
+from codingagents.supervisor.trust_snapshot import Snapshots, snapshot
 from codingagents.trust.events import TrustSnapshot
 
 PEM = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
@@ -23,7 +23,7 @@ def test_the_newest_set_lies_there_whole_and_private(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         for pem in (PEM, PEM * 2):
-            event = snapshots.take("one", tls(pem))
+            event = snapshot("one", tls(pem), snapshots.write("one", tls(pem)))
     finally:
         os.umask(before)
     path = tmp_path / "one.pem"
@@ -45,8 +45,8 @@ def test_the_newest_set_lies_there_whole_and_private(tmp_path: Path) -> None:
 def test_where_it_cannot_be_written_none_is_left_and_that_is_said(tmp_path: Path) -> None:
     complaints: list[str] = []
     snapshots = Snapshots(complaints.append, str(tmp_path))
-    snapshots.take("one", tls(PEM))
+    snapshots.write("one", tls(PEM))
     (tmp_path / "one.pem.new").mkdir()  # also to root in the way
-    assert snapshots.take("one", tls(PEM * 2)).file is None
+    assert snapshots.write("one", tls(PEM * 2)) is None
     assert not (tmp_path / "one.pem").exists()
     assert complaints == [f"there is no copy of what one trusts at {tmp_path}/one.pem: File exists"]

@@ -2,8 +2,8 @@
 
 `rewrite.foreground` starts it and hands it a `ForegroundSpec` in descriptor N. It is a session's helper in all that
 meets clients and the server (`server`), with a console instead of a supervisor at the other end of its facts. SIGINT
-and SIGTERM drain it, SIGHUP reads its secrets' files again. Standard output is written as a terminal is: a reader who
-stops reading stops the helper.
+and SIGTERM drain it, SIGHUP reads the files of its secrets and of its trust again. Standard output is written as a
+terminal is: a reader who stops reading stops the helper.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from codingagents.proxies import console, helper
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.foreground_io import Console, bearer_file, confine, listening
 from codingagents.proxies.server import Server
+from codingagents.proxies.upstream_trust import Trust
 from codingagents.rewrite.clients.base import loopback_url
 from codingagents.rewrite.foreground_plan import ForegroundSpec
+from codingagents.rewrite.foreground_trust import read_trust
 from codingagents.rewrite.renewal import SecretFiles
 from codingagents.rewrite.secrets import SecretSource
 from codingagents.trust import wire
 from codingagents.trust.errors import EXIT_OK, EXIT_REFUSED, EXIT_USAGE, AgentError
-from codingagents.trust.facts import AnyFact, SecretsTaken
+from codingagents.trust.facts import AnyFact, SecretsTaken, TrustTaken
 from codingagents.trust.terminal import printable
 from codingagents.trust.vocabulary import SecretName
 
@@ -87,7 +89,7 @@ async def _run(spec: ForegroundSpec, confined: str) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.ask)
         renewing = _Renewing(spec, server)
-        loop.add_signal_handler(signal.SIGHUP, lambda: screen.fact(renewing.renew()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: renewing.renew(screen.fact))
         await server.start(listener)
         url = f"http://localhost{told.remote.path}" if spec.socket_path else loopback_url(told.remote, port)
         screen.introduce(console.Reached(url, spec.socket_path, bearer), confined)
@@ -119,9 +121,10 @@ class _Stop:
 
 
 class _Renewing:
-    """Reads the files of secrets again; a session's helper is told by its supervisor instead."""
+    """Reads the files of secrets and of trust again; a session's helper is told by its supervisor instead."""
 
     def __init__(self, spec: ForegroundSpec, server: Server) -> None:
+        self._spec = spec
         self._server = server
         self._secrets = dict(spec.helper.secrets)
         sources = [SecretSource(name=SecretName(each.name), kind=each.kind, place=each.place) for each in spec.sources]
@@ -129,7 +132,23 @@ class _Renewing:
             self._secrets, sources=sources, env_file=Path(spec.env_file), headers=spec.helper.remote.headers
         )
 
-    def renew(self) -> SecretsTaken:
+    def renew(self, tell: Callable[[AnyFact], None]) -> None:
+        """Do so, and `tell` what came of it."""
+        tell(self._renew_secrets())
+        if self._server.trust is not None:
+            tell(self._renew_trust(self._server.trust))
+
+    def _renew_trust(self, former: Trust) -> TrustTaken:
+        try:
+            tls = read_trust(Path(self._spec.config), Path(self._spec.overrides), self._spec.helper.remote)
+            return self._server.renew_trust(tls)
+        except AgentError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"{error.filename or self._spec.config}: {error.strerror}"
+        return TrustTaken(store_sha256=former.store_sha256, problem=problem)
+
+    def _renew_secrets(self) -> SecretsTaken:
         try:
             changed = self._files.changed()
             if changed:

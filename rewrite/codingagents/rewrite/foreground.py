@@ -38,7 +38,7 @@ reach it and what happens, and ends with Ctrl-C once what is in flight is done (
 not wait). Other tables of the configuration do not matter, nor does `enabled = false`.
 
 It runs as you, and so is confined less than a session's helper: see what it prints. A secret's value never stands on a
-command line; SIGHUP reads those that came from files again:
+command line; SIGHUP reads those that came from files again, and pins, trust stores and overrides too:
   --secret NAME=env:VARIABLE    an environment variable, which the helper's own environment does not hold any more
   --secret NAME=file:PATH       a file of mode 0600 that is yours or root's
   ~/.config/coding-agents/mcp-secrets.env, for names that --secret does not give
@@ -109,7 +109,8 @@ def prepare(options: argparse.Namespace, environment: MutableMapping[str, str]) 
     address = plan.parse_listen(options.listen)
     auth = None if options.client_auth is None else plan.parse_client_auth(options.client_auth)
     sources = tuple(map(parse_option, options.secret))
-    read, _ = read_config(options.config or base / "config.toml")
+    file = options.config or base / "config.toml"
+    read, _ = read_config(file)
     config = plan.only(read, options.server)
     expiring = check_expiry(config, datetime.datetime.now(datetime.UTC).date())
     anchors = read_anchors(anchor_sources(config), config.file, OverrideStore(base / places.OVERRIDES))
@@ -129,6 +130,8 @@ def prepare(options: argparse.Namespace, environment: MutableMapping[str, str]) 
         socket_path=address.path,
         sources=[plan.Source(name=each.name, kind=each.kind, place=_place(each)) for each in sources],
         env_file=_absolute("HOME", env_file),
+        config=_absolute("--config", file),
+        overrides=_absolute("HOME", base / places.OVERRIDES),
         events=None if options.events is None else _absolute("--events", options.events),
         as_json=options.json,
         notes=[

@@ -55,6 +55,8 @@ class ForegroundSpec(Message, frozen=True, kw_only=True):
     socket_path: str  # the unix socket to bind, "" for a port
     sources: list[Source]  # of the secrets, for those that can be read again
     env_file: str  # where they are looked for that no source gives
+    config: str  # file and directory that said how to trust the server, to be read again
+    overrides: str
     events: str | None  # the file that facts are appended to
     as_json: bool
     notes: list[str]  # what the person should know

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +322,36 @@ def test_a_changed_file_counts_after_sighup(tmp_path: Path, upstream: Upstream, 
         assert problem in (taken["problem"] or "") if problem else taken["problem"] is None
         assert run.post() == (200, {})
     assert upstream.credentials == ["Bearer one", "Bearer two", "Bearer two"]
+    assert run.end()[0] == 0
+
+
+def test_changed_pins_count_after_sighup(tmp_path: Path, tls_upstream: Upstream, started: Any) -> None:
+    """From the next request on; what cannot be used, or is of a server elsewhere, leaves the former ones."""
+
+    def pinned(pin: str, more: str = "") -> None:
+        backup = "sha256/" + "E" * 43 + "="
+        pins = f'[{{ spki = "{pin}" }}, {{ spki = "{backup}", backup = true }}]'
+        tls = f'tls = {{ ca = "custom", ca_file = "ca.pem", pins = {{ expires = {EXPIRES}, pin = {pins} }} }}\n'
+        configure(tmp_path, tls_upstream, tls + more)
+
+    pinned(LEAF.pin)
+    run = started("--server", "dev", "--secret", "TOKEN=env:T", "--client-auth", "uid", T="sesame")
+    wrong = "sha256/" + "A" * 43 + "="
+    steps: list[tuple[Callable[[], None], str | None, int]] = [
+        (lambda: pinned(LEAF.pin), None, 200),
+        (lambda: pinned("sha256/x"), "spki must be", 200),
+        (lambda: pinned(wrong, "proxy = 'http://127.0.0.1:9'\n"), "is at another place now", 200),
+        ((tmp_path / "config.toml").unlink, "config.toml", 200),
+        (lambda: pinned(wrong), None, 502),
+        (lambda: pinned(LEAF.pin), None, 200),
+    ]
+    for change, problem, status in steps:
+        change()
+        run.process.send_signal(signal.SIGHUP)
+        taken = run.facts("trust-taken")
+        assert (problem or "") in (taken["problem"] or "")
+        assert (problem is None) == (taken["problem"] is None)
+        assert run.post()[0] == status
     assert run.end()[0] == 0
 
 

@@ -24,7 +24,15 @@ HELPER = HelperSpec(
     secrets={"T": Secret("upstream-value")},
 )
 SPEC = ForegroundSpec(
-    helper=HELPER, socket_path="", sources=[], env_file="/e", events=None, as_json=False, notes=["a \x1b[2J note"]
+    helper=HELPER,
+    socket_path="",
+    sources=[],
+    env_file="/e",
+    config="/c",
+    overrides="/o",
+    events=None,
+    as_json=False,
+    notes=["a \x1b[2J note"],
 )
 TCP = Reached("http://127.0.0.1:4001/mcp", "", "/run/user/1000/x y/bearer")
 UNIX = Reached("http://localhost/mcp", "/tmp/a b.sock", "")

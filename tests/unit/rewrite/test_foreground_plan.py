@@ -110,7 +110,15 @@ def test_a_helper_is_told_its_own_secrets_and_its_caller_is_who_runs_it() -> Non
 def test_it_goes_over_the_wire() -> None:
     source = Source(name="TOKEN", kind="file", place="/t")
     spec = ForegroundSpec(
-        helper=plan("a"), socket_path="", sources=[source], env_file="/e", events=None, as_json=False, notes=["n"]
+        helper=plan("a"),
+        socket_path="",
+        sources=[source],
+        env_file="/e",
+        config="/c",
+        overrides="/o",
+        events=None,
+        as_json=False,
+        notes=["n"],
     )
     assert wire.decode(ForegroundSpec, wire.encode(spec, reveal_secrets=True)) == spec
     with pytest.raises(TypeError):

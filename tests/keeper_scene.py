@@ -130,6 +130,7 @@ class Scene:
             secrets=SECRETS,
             trust=KeptTrust(
                 slot.remote,
+                self._log,
                 Snapshots(self.complaints.append, str(directory)),
                 answer=self.answers.append,
                 changed=lambda: self.trust_changes.append(None),

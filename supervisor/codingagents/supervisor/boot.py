@@ -6,7 +6,6 @@ by a stop; the end (`ending`) always runs.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import secrets as randomness
@@ -50,8 +49,8 @@ from codingagents.supervisor.slots import bind_slots
 from codingagents.supervisor.trust_snapshot import Snapshots
 from codingagents.supervisor.zygote_keeper import ZygoteKeeper
 from codingagents.trust import checkpoint, errors
-from codingagents.trust.errors import AgentError, EventLogError, ProcessError
-from codingagents.trust.events import AgentStarted, AnyEvent, LayerReport, SessionStarted
+from codingagents.trust.errors import AgentError, ProcessError
+from codingagents.trust.events import AgentStarted, LayerReport, SessionStarted
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Role, SessionId
 
@@ -211,11 +210,11 @@ class Session:
 
     def _start_helpers(self, services: trio.Nursery, log: EventLog, granted: SessionSecrets) -> None:
         zygote = self._made.zygote
-        services.start_soon(zygote.run, functools.partial(self._record, log))
+        services.start_soon(zygote.run, log.record)
         self._made.slots += bind_slots(self._spec)
         self._scrubber.learn(granted.secrets)
         snapshots = Snapshots(complain)
-        watch = ExpiryWatch(self._ends, functools.partial(self._record, log))
+        watch = ExpiryWatch(self._ends, log.record)
         control = self._control
         assert control is not None
         for slot in self._made.slots:
@@ -228,7 +227,7 @@ class Session:
                 log=log,
                 agent_uid=self._spec.uids.agent,
                 secrets=granted.secrets,
-                trust=KeptTrust(slot.remote, snapshots, answer=control.send, changed=watch.changed),
+                trust=KeptTrust(slot.remote, log, snapshots, answer=control.send, changed=watch.changed),
             )
             self._made.keepers.append(keeper)
             services.start_soon(keeper.run)
@@ -238,10 +237,6 @@ class Session:
 
     def _ends(self) -> list[expiry.End]:
         return [end for keeper in self._made.keepers for end in keeper.trust.ends()]
-
-    def _record(self, log: EventLog, event: AnyEvent) -> None:
-        with contextlib.suppress(EventLogError):  # counted as lost by the log; a gap event will tell
-            log.append(event)
 
     def _confinement(self, dirs: rundirs.RunDirs, client_environment: Mapping[str, str]) -> ConfineSpec:
         return agent_plan.agent_confinement(

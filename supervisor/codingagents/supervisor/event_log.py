@@ -88,6 +88,14 @@ class EventLog:
             if self._uncovered >= CHECKPOINT_EVERY:
                 self._checkpoint()
 
+    def record(self, event: AnyEvent) -> bool:
+        """Append `event`; False where it cannot be, for who has nothing to deny. A gap event will tell of it."""
+        try:
+            self.append(event)
+        except EventLogError:
+            return False
+        return True
+
     def checkpoint(self) -> None:
         """Sign what was written since the last checkpoint, if anything; silent where the log cannot be written."""
         with self._lock, contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.slots import Slot
 from codingagents.trust import facts
-from codingagents.trust.errors import AgentError, EventLogError, ProcessError
+from codingagents.trust.errors import AgentError, ProcessError
 from codingagents.trust.events import AnyEvent, HelperDraining, HelperFailed, HelperStopped
 from codingagents.trust.vocabulary import Secret
 
@@ -72,7 +72,6 @@ class HelperKeeper:
             raise ProcessError(f"server {slot.remote.name} needs secrets that did not come: {', '.join(missing)}")
         self._secrets = Offers({name: secrets[name] for name in sorted(needed)})
         self.trust = trust
-        trust.record = self.record
         self._machine = Helper()
         self._life: HelperLife | None = None
         self._attempts = 0
@@ -263,11 +262,7 @@ class HelperKeeper:
 
     def record(self, event: AnyEvent) -> bool:
         """Append to the log; False where that cannot be."""
-        try:
-            self._log.append(event)
-        except EventLogError:
-            return False  # counted as lost by the log; a gap event will tell
-        return True
+        return self._log.record(event)
 
 
 def needed_secrets(remote: RemoteSpec) -> frozenset[str]:

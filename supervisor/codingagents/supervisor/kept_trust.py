@@ -13,13 +13,13 @@ import msgspec
 
 from codingagents.rewrite.specs import ControlTrust, NewTrust, RemoteSpec, TlsSpec
 from codingagents.supervisor import expiry
+from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.helper_listing import TrustRow
 from codingagents.supervisor.helper_trust import HelperTrust, reloaded
 from codingagents.supervisor.trust_seen import TrustSeen
 from codingagents.supervisor.trust_snapshot import Snapshots, snapshot
 from codingagents.trust import facts
 from codingagents.trust.errors import WireError
-from codingagents.trust.events import AnyEvent
 
 Offer = Callable[[NewTrust], object]
 
@@ -30,19 +30,23 @@ class KeptTrust:
     def __init__(
         self,
         remote: RemoteSpec,
+        log: EventLog,
         snapshots: Snapshots,
         *,
         answer: Callable[[ControlTrust], object],
         changed: Callable[[], object],
     ) -> None:
-        """Start with what came with the session. `answer` and `changed` are as `HelperKeeper` says."""
+        """Start with what came with the session.
+
+        `answer` gets one answer to each `renew`; `changed` is called where `ends` has something new.
+        """
         self._remote = remote
         self._trust = None if remote.tls is None else HelperTrust(remote.name, remote.tls)
         self._seen = TrustSeen(remote.name)
         self._snapshots = snapshots
         self._answer = answer
         self._changed = changed
-        self.record: Callable[[AnyEvent], bool] = lambda event: False
+        self._log = log
 
     # -- for the keeper -------------------------------------------------------------------------------------------
 
@@ -51,7 +55,7 @@ class KeptTrust:
         if self._trust is None:
             return self._remote
         tls = self._trust.given()
-        self.record(snapshot(self._remote.name, tls, self._snapshots.write(self._remote.name, tls)))
+        self._log.record(snapshot(self._remote.name, tls, self._snapshots.write(self._remote.name, tls)))
         return msgspec.structs.replace(self._remote, tls=tls)
 
     def renew(self, tls: TlsSpec, offer: Offer | None, *, gone: str) -> None:
@@ -63,7 +67,7 @@ class KeptTrust:
             self._answer(ControlTrust(server=self._remote.name, store_sha256="", problem="it is reached without TLS"))
         elif gone:
             self._answer(self._trust.refusal(gone))
-        elif not self.record(snapshot(self._remote.name, tls, None)):
+        elif not self._log.record(snapshot(self._remote.name, tls, None)):
             self._answer(self._trust.refusal("the event log cannot be written, and nobody would know of it; make room"))
         else:
             self._trust.renew(tls)
@@ -118,7 +122,7 @@ class KeptTrust:
     def _tell(self, answers: Sequence[ControlTrust]) -> None:
         """Record and give the launcher what became of the trust that it sent."""
         for answer in answers:
-            self.record(reloaded(answer))
+            self._log.record(reloaded(answer))
             self._answer(answer)
         if answers:
             self._changed()

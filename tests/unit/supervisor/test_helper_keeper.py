@@ -18,12 +18,10 @@ import trio.testing
 from codingagents.supervisor import helper_layers, helper_life, helpers, lifecycle, zygote_client
 from codingagents.supervisor.helper_life import Look
 from codingagents.supervisor.helpers import HelperKeeper
-from codingagents.supervisor.kept_trust import KeptTrust
 from codingagents.supervisor.lifecycle import State
 from codingagents.supervisor.processes import Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.slots import Slot, bind_slot
-from codingagents.supervisor.trust_snapshot import Snapshots
 from codingagents.supervisor.zygote_client import Zygote
 from codingagents.trust.errors import ProcessError
 from codingagents.trust.events import (
@@ -268,7 +266,7 @@ def test_a_secret_that_did_not_come_is_named_before_anything_starts(slot: Slot) 
             log=None,  # type: ignore[arg-type]  # nothing is recorded: it fails before
             agent_uid=7,
             secrets={"OTHER": Secret("x")},
-            trust=KeptTrust(slot.remote, Snapshots(print), answer=print, changed=print),
+            trust=None,  # type: ignore[arg-type]  # likewise
         )
 
 

@@ -216,7 +216,7 @@ def test_requests_go_by_the_new_pins_from_then_on(zygote: Zygote) -> None:
         ({"anchors_pem": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"}, ""),
         ({"pins": []}, "need at least one pin"),
         ({"pins": [PinSpec(spki="sha256/x")]}, "sha256/"),
-        ({"pins_expire": "2020-01-01"}, "past their `expires` date"),
+        ({"pins_expire": "2020-01-01"}, "past the date on which they expire"),
         ({"pins_expire": "soon"}, "expire on a date"),
         ({"client_certificate": ClientCertificate(chain="C", key="K")}, "needs the secret C"),
     ],

@@ -134,7 +134,7 @@ class Server:
             raise ConfigError("the server is reached by plain http, where there is nothing to trust")
         trust = self._trusting(tls, self._secrets)
         if trust.pinning.expired(datetime.datetime.now(datetime.UTC).date()):
-            raise ConfigError("the pins are past their `expires` date")
+            raise ConfigError("the pins are past the date on which they expire")
         self.trust = trust
         self._pins_date.renew(trust.pinning)
         kept, closed = self.upstream.renew_trust(trust)

@@ -81,7 +81,7 @@ def with_pins(text: str, file: str, server: str, pins: Sequence[PinSpec], expire
     try:
         edited = _applied(text, _edits(text, ("mcp_servers", server, "tls", "pins"), new))
         meant = tomllib.loads(edited) == _wanted(text, server, new)
-    except (tomllib.TOMLDecodeError, TOMLKitError, KeyError, TypeError, ValueError):
+    except (tomllib.TOMLDecodeError, TOMLKitError, LookupError, TypeError, ValueError):
         meant = False
     if not meant:
         raise ConfigError(

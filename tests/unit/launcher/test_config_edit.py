@@ -160,6 +160,20 @@ tls.ca = "host" # c
 allow_private = true
 [session]
 """,
+    "dotted keys of the same table elsewhere": """\
+mcp_servers.x.tls.ca = "host"
+mcp_servers.x.url = "https://x.example/"
+[session]
+""",
+    "dotted keys in line": """\
+[mcp_servers]
+x = { url = "https://x.example/", tls.pins.mode = "off" } # x = {
+""",
+    "an escaped key": """\
+[mcp_servers.x]
+url = "https://x.example/"
+"tls"."p\\u0069ns".mode = "off" # pins
+""",
     "dotted keys from the top without pins": """\
 mcp_servers.x.url = "https://x.example/"
 mcp_servers.y.url = "https://y.example/"
@@ -292,3 +306,9 @@ def test_a_server_with_a_credential_gets_pins_that_are_enforced(pins: str) -> No
 def test_a_mode_without_a_credential_stays() -> None:
     """Who only wants to be told is only told."""
     assert 'mode = "report"' in edited(SHAPES["a table"])
+
+
+def test_what_cannot_be_edited_is_refused() -> None:
+    """Whatever goes wrong on the way, here a server that is not there: nothing else than what was meant comes out."""
+    with pytest.raises(ConfigError, match="cannot be edited safely"):
+        with_pins(SHAPES["nothing"], "config.toml", "nobody", PINS, EXPIRES)

@@ -18,6 +18,7 @@ import pytest
 from codingagents.proxies.connection import Connection
 from codingagents.proxies.dial import DialFailed
 from codingagents.rewrite.specs import PinSpec
+from descriptors import sockets
 from pki import make_root
 from tls_bench import LEAF, ROOT, SERVING, VERSIONS, Owner, Version, serving, trust_by
 from upstream_bench import Bench, Peer, with_upstream
@@ -30,15 +31,6 @@ async def shake_hands(there: socket.socket, context: ssl.SSLContext) -> None:
     peer = Peer(asyncio.get_running_loop(), there, context)
     with contextlib.suppress(OSError):
         await peer.do(peer.tls.do_handshake)
-
-
-def sockets() -> set[str]:
-    """Return the sockets that this process has open; other descriptors come and go with the loop."""
-    found = set()
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # that of the listing
-            found.add(os.readlink(f"/proc/self/fd/{number}"))
-    return {name for name in found if name.startswith("socket:")}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

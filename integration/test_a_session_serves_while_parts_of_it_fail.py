@@ -118,15 +118,21 @@ def test_a_zygote_that_is_killed_is_replaced_and_no_helper_notices(mode: str, wh
 
 @every_mode
 def test_a_zygote_that_hangs_is_replaced(mode: str, where: Place, upstream: Upstream) -> None:
-    """It keeps its channel open, and would let a helper's place stay empty for ever."""
-    with rig.start(mode, where, upstream.server("one")) as session:
+    """It keeps its channel open, and would let a helper's place stay empty for ever. Those that are there serve."""
+    with rig.start(mode, where, upstream.server("one") + upstream.server("two")) as session:
         assert session.answer() == "up"
-        session.event(HelperReady)
+        for name in ("one", "two"):
+            session.event(HelperReady, server=name)
         os.kill(session.named("helper zygote"), signal.SIGSTOP)
-        os.kill(session.named("helper one"), signal.SIGKILL)
-        session.event(ZygoteReplaced, reason="killed by SIGKILL")
-        rig.wait_until(lambda: len(session.events(HelperReady)) == 2, "the next helper")
         assert answered(session.ask("post", "one")) == OK
+        os.kill(session.named("helper one"), signal.SIGKILL)
+        session.event(HelperStarting, server="one", attempt=2)
+        while not session.events(ZygoteReplaced):
+            assert answered(session.ask("post", "two")) == OK
+        session.event(ZygoteReplaced, reason="killed by SIGKILL")
+        rig.wait_until(lambda: lives(session, "one") == 2, "the next helper")
+        assert answered(session.ask("post", "one")) == OK
+        assert lives(session, "two") == 1
 
 
 def test_a_helper_that_hangs_is_degraded_and_replaced(where: Place, upstream: Upstream) -> None:

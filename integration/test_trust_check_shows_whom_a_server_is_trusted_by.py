@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import ssl
 import tomllib
@@ -138,6 +139,43 @@ def test_a_wrong_pin_is_told_with_what_is_there(desk: Desk, at: str, maximum: ss
             assert found["problems"][-1] == "no pin is in the path"
             assert (len(found["problems"]) == 2) == (at == "root")  # no anchor fits them: no session would start
             assert "rotate x --from-unpinned" in found["remedies"][0]
+        assert server.received_nothing()
+
+
+def test_a_store_of_pinned_anchors_is_judged_as_it_is_used(desk: Desk) -> None:
+    """With a pinned root it is the anchor; where no anchor is pinned the path is shown without regard to that."""
+    with Server(GOOD, desk.home) as server:
+        for issued, code, store in ((ROOT, 0, "pinned-only"), (OTHER, 1, "pinned-only, its pins left aside")):
+            pins = pin_rows((issued, "any", False), (OTHER.issue_ca("X"), "any", True))
+            entry = desk.entry("x", server, ca=desk.trusting(ROOT), pins=pins)
+            desk.write(entry.replace('"custom"', '"pinned-only"'))
+            assert desk.check("x")[0] == code
+            found = desk.check("x")[1]
+            assert (found["trusted_by"], found["verified"]) == (store, True)
+        assert "no trust anchor is left" in found["problems"][0]
+
+
+def test_an_override_is_named_and_its_bypass_of_pins_is_no_reason_to_pin(desk: Desk) -> None:
+    """A proxy that opens TLS: the check tells, and rotate does not write its keys by a --yes."""
+    (desk.home / "ca.pem").write_text(ROOT.pem)
+    fingerprint = hashlib.sha256(ROOT.der).hexdigest()
+    with Server(GOOD, desk.home) as server:
+        tls = 'ca_overrides = ["corp"]\n'
+        other = desk.trusting(OTHER)
+        before = desk.write(desk.entry("x", server, ca=other, tls=tls))
+        add = ("add", "corp", "ca.pem", "--scope", NAME, "--fingerprint", fingerprint, "--yes", "--replace")
+        for arguments, codes in ((("--override-pins",), (0, 1)), ((), (0, 0))):
+            assert desk.run(*add, *arguments).returncode == 0
+            code, found = desk.check("x")
+            assert (code, found["trusted_by"]) == (codes[0], "override corp")
+            done = desk.run("rotate", "x", "--yes")
+            assert done.returncode == codes[1], done
+            assert (desk.config.read_text() == before) == ("which overrides pins" in done.stderr) == bool(arguments)
+        assert desk.run(*add, "--override-pins").returncode == 0
+        desk.write(desk.entry("x", server, ca=other, tls=tls, pins=WRONG_PINS))
+        code, found = desk.check("x")
+        assert (code, [each["matched"] for each in found["pins"]]) == (0, [False, False])
+        assert "the override corp lets the path pass without a pin" in " ".join(found["warnings"])
         assert server.received_nothing()
 
 

@@ -75,12 +75,13 @@ def run(options: argparse.Namespace) -> int:
     text = read_text(path)
     config, server = _server(text, path, options.server)
     old = [] if server.spec.tls is None else server.spec.tls.pins
-    seen = _seen(config, server)
-    known = not old or any(carries(seen, pin) for pin in old)
+    seen, bypass = _seen(config, server)
+    known = any(carries(seen, pin) for pin in old) or not (old or bypass)
     if not known and not options.from_unpinned:
+        why = f"is anchored by {bypass}, which overrides pins" if bypass else "carries none of its pins"
         raise TrustError(
-            f"{server.name} carries none of its pins, and may be somebody else, so nothing was written; if its owner "
-            "confirms its keys (coding-agents trust check shows them), use --from-unpinned"
+            f"{server.name} {why}, and may be somebody else, so nothing was written; if its owner confirms its keys "
+            "(coding-agents trust check shows them), use --from-unpinned"
         )
     pins = renew(old, seen, today, added)
     if not any(pin.backup for pin in pins):
@@ -112,10 +113,11 @@ def _server(text: str, path: Path, name: str) -> tuple[Config, RemoteServer]:
     return config, https_server(config, name)
 
 
-def _seen(config: Config, server: RemoteServer) -> SeenPath:
+def _seen(config: Config, server: RemoteServer) -> tuple[SeenPath, str | None]:
+    """Return what the server shows, verified, and the override below which no pin would be asked of it."""
     match look(spec_of(config, server), unpinned=True):
-        case Trusted(chain=chain):
-            return seen_path(chain)
+        case Trusted(trust, chain):
+            return seen_path(chain), None if trust.match is None else trust.match.bypass
         case Untrusted(_, message, _):
             why = f"is not trusted: {printable(message)}"
         case NoTls(reason):

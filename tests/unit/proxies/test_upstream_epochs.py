@@ -153,7 +153,7 @@ class Sudden(Upstream):
         super().opened(connection)
         then, self.then = self.then, None
         if then is not None:
-            then()
+            asyncio.get_running_loop().call_soon(then)
 
 
 @pytest.mark.parametrize("change", ["trust", "secrets"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import queue
 import socket
@@ -125,6 +126,15 @@ def connections(helper: Helper) -> int:
 def renew(helper: Helper, tls: TlsSpec) -> facts.TrustTaken:
     helper.tell(NewTrust(tls=tls))
     return helper.fact(facts.TrustTaken)
+
+
+@pytest.mark.parametrize(("mode", "state"), [("enforce", "enforced"), ("report", "partial"), ("off", "disabled")])
+def test_a_helper_says_what_it_loaded_and_whether_pins_hold(zygote: Zygote, mode: PinMode, state: str) -> None:
+    with Changing() as upstream, Helper(zygote, upstream.remote(tls_pin_mode=mode)) as helper:
+        assert helper.ready.store_sha256 == hashlib.sha256(upstream.root.pem.encode()).hexdigest()
+        (row,) = [row for row in helper.ready.layers if row.layer == "tls_pins"]
+        assert row.state == state
+        assert row.probe.startswith("a handshake with a wrong pin, before the helper was cloned: refused")
 
 
 def test_a_healthy_stream_goes_on_and_one_that_is_refused_ends_at_once_under_load(zygote: Zygote) -> None:

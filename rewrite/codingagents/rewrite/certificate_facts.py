@@ -6,9 +6,10 @@ clock.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from cryptography import x509
@@ -26,30 +27,32 @@ _USES = {
     ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: "any",
 }
+_UNREADABLE = (ValueError, TypeError, x509.InvalidVersion, x509.UnsupportedGeneralNameType, x509.DuplicateExtension)
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
 def describe(certificate: bytes) -> CertificateFacts:
     """Return what a DER certificate says, or raise `TrustError` where it cannot be read."""
     spki = spki_pin(certificate)
-    try:
-        return _facts(_parsed(certificate), certificate, spki)
-    except (ValueError, TypeError, x509.UnsupportedGeneralNameType, x509.DuplicateExtension) as error:
-        raise TrustError(f"a certificate cannot be read ({error}); get it again from whoever issued it") from None
+    with _read():
+        return _facts(x509.load_der_x509_certificate(certificate), certificate, spki)
 
 
 def is_issued_by(certificate: bytes, issuer: bytes) -> bool:
     """Return whether `issuer` has the name and the key that `certificate` was signed with; `TrustError`."""
+    with _read():
+        return _is_issued_by(x509.load_der_x509_certificate(certificate), x509.load_der_x509_certificate(issuer))
+
+
+@contextlib.contextmanager
+def _read() -> Iterator[None]:
+    """Turn what `cryptography` raises, also of a part that it reads only when asked for, into a `TrustError`."""
     try:
-        return _is_issued_by(_parsed(certificate), _parsed(issuer))
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of serial numbers and the like: what matters is checked by who asks
+            yield
+    except _UNREADABLE as error:
         raise TrustError(f"a certificate cannot be read ({error}); get it again from whoever issued it") from None
-
-
-def _parsed(certificate: bytes) -> x509.Certificate:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of serial numbers and the like: what matters is checked by who asks
-        return x509.load_der_x509_certificate(certificate)
 
 
 def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

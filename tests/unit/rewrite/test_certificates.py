@@ -262,6 +262,18 @@ def test_what_cannot_be_read_is_a_sentence() -> None:
         describe(b"junk")
     with pytest.raises(TrustError, match="a certificate cannot be read"):
         is_issued_by(LEAF.der, b"junk")
+    version = bytes.fromhex("a003020102")
+    of_version_4 = LEAF.der.replace(version, version[:-1] + b"\x03", 1)
+    for read in (describe, lambda each: is_issued_by(each, ROOT.der)):
+        with pytest.raises(TrustError, match="a certificate cannot be read"):
+            read(of_version_4)
+
+
+def test_what_is_odd_and_can_be_read_is_told_without_a_warning() -> None:
+    """A country of three letters, which is noticed only when the subject is asked for."""
+    country = bytes.fromhex("0603550406")
+    common_name = bytes.fromhex("0603550403")
+    assert describe(ROOT.der.replace(common_name, country)).subject == "C=One"
 
 
 def test_an_issuer_is_told_by_name_and_signature() -> None:

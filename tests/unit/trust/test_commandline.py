@@ -45,6 +45,7 @@ def run(redirection: str, then: str, times: int = 1, **options: int) -> tuple[in
         ("2>/dev/full", MISTAKEN, (2, "said\n", "")),
         (">/dev/full 2>/dev/full", WELL, (1, "", "")),
         (">&- 2>&- <&-", MISTAKEN, (2, "", "")),
+        ("<&-", "return len(sys.stdin.buffer.read())", (0, "said\n", "")),
         (">/dev/full", "Parser(prog='p').parse_args(['--help'])", (1, "", FULL)),
     ],
 )

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 import pki
@@ -135,6 +136,9 @@ def test_a_helper_says_what_it_loaded_and_whether_pins_hold(zygote: Zygote, mode
         (row,) = [row for row in helper.ready.layers if row.layer == "tls_pins"]
         assert row.state == state
         assert row.probe.startswith("a handshake with a wrong pin, before the helper was cloned: refused")
+        other, of_other = ("off", "disabled") if mode == "enforce" else ("enforce", "enforced")
+        tls = msgspec.structs.replace(upstream.trust(upstream.one), pin_mode=other)
+        assert [(row.layer, row.state) for row in renew(helper, tls).layers] == [("tls_pins", of_other)]
 
 
 def test_a_healthy_stream_goes_on_and_one_that_is_refused_ends_at_once_under_load(zygote: Zygote) -> None:

@@ -138,7 +138,8 @@ class Server:
         self.trust = trust
         self._pins_date.renew(trust.pinning)
         kept, closed = self.upstream.renew_trust(trust)
-        return TrustTaken(store_sha256=trust.store_sha256, kept=kept, closed=closed)
+        layers = [trust.layer(self.config.server)]
+        return TrustTaken(store_sha256=trust.store_sha256, kept=kept, closed=closed, layers=layers)
 
     def _trusting(self, tls: TlsSpec, secrets: Mapping[str, Secret]) -> Trust:
         if len(tls.anchors_pem) > _LARGE_STORE:

@@ -24,7 +24,7 @@ from codingagents.supervisor.quota import Quota
 from codingagents.supervisor.reaper import Reaper
 from codingagents.trust import facts
 from codingagents.trust.errors import WireError
-from codingagents.trust.events import AnyEvent, FactsDropped, HelperDegraded, HelperRecovered, LayerReport
+from codingagents.trust.events import AnyEvent, FactsDropped, HelperDegraded, HelperRecovered, Layer, LayerReport
 from codingagents.trust.vocabulary import Role
 
 _BYTES_A_TOKEN: Final = 1024  # of a fact; few of the longest must not fill the disk that the quota is there to spare
@@ -207,6 +207,8 @@ class HelperLife:
             case facts.TrustTaken():  # likewise
                 self._demand_ready()
                 self._keeper.trust.answered(fact)
+                if fact.layers:
+                    self._keeper.record(self._layers(helper_rows.told(fact.layers)))
             case _:
                 if isinstance(fact, facts.UpstreamTrusted):
                     self._demand_ready()
@@ -219,7 +221,7 @@ class HelperLife:
         if self._is_ready.is_set():
             raise WireError("ready twice")
         rows = helper_rows.report(ready, self._look(self._source.pid), self._source.uid)
-        layers = LayerReport(role=Role.HELPER.value, layers=rows, server=self._source.server)
+        layers = self._layers(rows)
         if missing := helper_rows.contradicted(rows):
             self._keeper.record(layers)
             self._kill(f"was seen without what must confine it: {', '.join(missing)}")
@@ -229,6 +231,9 @@ class HelperLife:
         self._keeper.happened(Happened.READY)
         self._keeper.record(stamp(ready, self._source))
         self._keeper.record(layers)
+
+    def _layers(self, rows: list[Layer]) -> LayerReport:
+        return LayerReport(role=Role.HELPER.value, layers=rows, server=self._source.server)
 
     def _demand_ready(self) -> None:
         if not self._is_ready.is_set():

@@ -33,8 +33,13 @@ class Seen:
 
 def report(ready: Ready, seen: Seen | None, uid: int) -> list[Layer]:
     """Return the rows of one helper's `LayerReport`: its own, marked self-reported whatever they say, then ours."""
-    told = [msgspec.structs.replace(row, observed_by="self-reported") for row in ready.layers]
-    return told if seen is None else told + observed_rows(seen, uid, ready.open_fds)
+    own = told(ready.layers)
+    return own if seen is None else own + observed_rows(seen, uid, ready.open_fds)
+
+
+def told(layers: Sequence[Layer]) -> list[Layer]:
+    """Return what a helper says of itself, marked so whatever it says."""
+    return [msgspec.structs.replace(row, observed_by="self-reported") for row in layers]
 
 
 def contradicted(rows: Sequence[Layer]) -> list[str]:

@@ -19,6 +19,8 @@ from codingagents.trust.events import (
     HelperReady,
     HelperStarting,
     HelperStopped,
+    Layer,
+    LayerReport,
     TrustReloaded,
     TrustSnapshot,
     UpstreamTrusted,
@@ -100,6 +102,21 @@ def test_a_set_that_is_taken_is_recorded_shown_and_answered(tmp_path: Path, slot
     assert scene.events.index(snapshots[1]) < scene.events.index(reloaded), "what cannot be recorded is not done"
     assert in_file(tmp_path) == "new"
     assert scene.trust_changes
+
+
+def test_the_rows_that_changed_with_it_are_reported_anew_and_as_its_own_words(tmp_path: Path, slot: Slot) -> None:
+    row = msgspec.to_builtins(
+        Layer(layer="tls_pins", wanted="off", state="disabled", mechanism="", probe="", observed_by="observed")
+    )
+    scene = Scene(tmp_path, slot, [OBEY.replace("kept=3, closed=1", f"layers=[{row}]")])
+    scene.play(renew_ready)
+    report = scene.of(LayerReport)[-1]
+    assert isinstance(report, LayerReport)
+    assert [(row.layer, row.state, row.observed_by) for row in report.layers] == [
+        ("tls_pins", "disabled", "self-reported")
+    ]
+    (reloaded,) = scene.of(TrustReloaded)
+    assert scene.events.index(report) > scene.events.index(reloaded)
 
 
 def test_a_set_that_is_refused_changes_nothing_also_for_the_next_helper(tmp_path: Path, slot: Slot) -> None:

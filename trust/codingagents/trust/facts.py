@@ -75,6 +75,7 @@ class TrustTaken(Fact, frozen=True, kw_only=True, tag="trust-taken"):
     kept: Count = 0  # connections that were open and satisfy the new trust
     closed: Count = 0
     problem: str | None = None
+    layers: list[Layer] = msgspec.field(default_factory=list)  # rows that changed with it
 
 
 class PinMismatch(Fact, frozen=True, kw_only=True, tag="pin-mismatch"):

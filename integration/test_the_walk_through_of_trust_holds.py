@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import http.server
-import os
 import re
-import signal
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pki
+from foreground_rig import one_request
 from trust_clerk import Clerk
 
 DOCUMENT = (Path(__file__).resolve().parent.parent / "docs" / "trust.md").read_text()
@@ -70,41 +66,13 @@ def command(name: str) -> list[str]:
     return found
 
 
-def one_request(clerk: Clerk) -> tuple[int, str, str]:
-    """Start `helper run`, send it a request, and return the status, the body and all that the terminal shows."""
-    program = [sys.executable, "-I", "-m", "codingagents.launcher", "helper", "run"]
-    helper = subprocess.Popen(
-        [*program, "--server", "docs", "--client-auth", "none", "--config", str(clerk.config)],
-        env={"PATH": os.environ["PATH"], "HOME": str(clerk.home)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with helper:
-        assert helper.stdout is not None
-        shown = ""
-        while "Ctrl-C ends it" not in shown:
-            line = helper.stdout.readline()
-            assert line, shown
-            shown += line
-        (port,) = re.findall(r"listens on +http://127\.0\.0\.1:(\d+)/", shown)
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)) as client:
-            body = '{"jsonrpc":"2.0","id":1,"method":"ping"}'
-            accepts = "application/json, text/event-stream"
-            client.request("POST", "/mcp", body, {"Content-Type": "application/json", "Accept": accepts})
-            answer = client.getresponse()
-            text = answer.read().decode()
-        helper.send_signal(signal.SIGINT)
-        return answer.status, text, shown + helper.stdout.read()
-
-
 def test_two_commands_lead_from_refusal_to_working(tmp_path: Path) -> None:
     """What the refusal names is what helps, and each step says what the document says that it does."""
     clerk = Clerk(tmp_path, ROOT)
     (toml,) = re.findall(r"```toml\n(.*?)```", DOCUMENT.partition("## From refusal to working")[2], re.DOTALL)[:1]
     with server(tmp_path) as port:
         clerk.write(toml.replace(":8443", f":{port}"))
-        status, text, shown = one_request(clerk)
+        status, text, shown = one_request(clerk.config, "docs")
         assert status == 502
         (refusal,) = said("refusal")
         assert refusal in shown
@@ -123,7 +91,7 @@ def test_two_commands_lead_from_refusal_to_working(tmp_path: Path) -> None:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
         assert [line for line in said("add") if line not in plain] == []
 
-        status, text, shown = one_request(clerk)
+        status, text, shown = one_request(clerk.config, "docs")
         assert (status, text.encode()) == (200, REPLY)
         assert [line for line in said("works") if line not in shown] == []
         assert clerk.run(*command("check")).returncode == 0

@@ -76,10 +76,7 @@ class Issued:
     @cached_property
     def pin(self) -> str:
         """`sha256/<base64>`, by `cryptography` and so independent of the project's own DER walk."""
-        spki = self.certificate.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        return "sha256/" + base64.b64encode(hashlib.sha256(spki).digest()).decode()
+        return pin_of(self.certificate)
 
     def issue_ca(self, name: str, *, key: PrivateKey | None = None) -> Issued:
         return _issue(name, self, ca=True, key=key)
@@ -92,10 +89,21 @@ class Issued:
         key_type: KeyType = "ec",
         expired: bool = False,
     ) -> Issued:
-        """A server's certificate; `names` become dNSName or iPAddress entries of its SAN (none: no SAN)."""
+        """A server's certificate; `names` become entries of its SAN (none: no SAN).
+
+        An address becomes an iPAddress, and whatever else, or begins with "dns:", a dNSName.
+        """
         return _issue(
             names[0] if names else "localhost", self, key=key or make_key(key_type), names=names, expired=expired
         )
+
+
+def pin_of(certificate: x509.Certificate) -> str:
+    """Return the pin of a certificate's key."""
+    spki = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return "sha256/" + base64.b64encode(hashlib.sha256(spki).digest()).decode()
 
 
 def make_root(
@@ -146,6 +154,8 @@ def _issue(
 
 
 def _general_name(name: str) -> x509.GeneralName:
+    if name.startswith("dns:"):
+        return x509.DNSName(name.removeprefix("dns:"))
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

@@ -62,10 +62,17 @@ class OverrideStore:
     def add(self, override: Override, certificates: Sequence[bytes], *, replace: bool = False) -> None:
         """Keep `override` with its DER `certificates`, wholly or not at all.
 
-        `UsageError` where the name is taken and `replace` is not set, `AgentError` where the file system refuses.
+        `UsageError` where the name is taken and `replace` is not set, or where there is more than could be read again;
+        `AgentError` where the file system refuses.
         """
         name = parse_name(override.name)
         pem = to_pem(tuple(certificates)).encode()
+        toml = to_toml(override, _sha256(pem)).encode()
+        if len(pem) > MAX_PEM or len(toml) > MAX_TOML:
+            raise UsageError(
+                f"{name} is too large to keep: {len(pem)} bytes of certificates, of {MAX_PEM}, and {len(toml)} bytes "
+                f"of names and hosts, of {MAX_TOML}; add fewer certificates, or get others"
+            )
         with self._locked(fcntl.LOCK_EX, create=True) as directory:
             assert directory is not None
             if name in _names(directory) and not replace:
@@ -74,7 +81,7 @@ class OverrideStore:
             try:
                 replace_private(directory / f"{name}{_NEXT}", pem)
                 _sync(directory)  # the certificates lie under their name before anything refers to them
-                replace_private(directory / f"{name}{_TOML}", to_toml(override, _sha256(pem)).encode())
+                replace_private(directory / f"{name}{_TOML}", toml)
                 _sync(directory)  # and the old ones go only once nothing can refer to them any more
             finally:
                 with contextlib.suppress(AgentError):  # the next writer does what is left

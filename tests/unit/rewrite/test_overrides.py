@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from codingagents.rewrite.override_store import OverrideStore
+from codingagents.rewrite.override_store import MAX_PEM, MAX_TOML, OverrideStore
 from codingagents.rewrite.overrides import Override, from_toml, in_scope, parse_name, parse_scope, to_toml
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import ConfigError, NotFoundError, UsageError
@@ -147,6 +147,15 @@ def test_a_name_is_taken_until_it_is_replaced_or_removed(store: OverrideStore) -
     assert store.get("corp") == (override(source="new"), (INTERMEDIATE.der,))
     store.remove("corp")
     store.add(override(), [ROOT.der])
+
+
+def test_what_could_not_be_read_again_is_not_kept(store: OverrideStore) -> None:
+    """Names that are long, and certificates that are larger as text than they were; the others stay readable."""
+    store.add(override(name="other"), [ROOT.der])
+    for changes, certificates in (({"subject": "\x01" * MAX_TOML}, [ROOT.der]), ({}, [ROOT.der + bytes(MAX_PEM)])):
+        with pytest.raises(UsageError, match="corp is too large to keep"):
+            store.add(override(**changes), certificates)
+    assert [found.override.name for found in store.all()] == ["other"]
 
 
 @pytest.mark.parametrize("action", ["get", "remove"])

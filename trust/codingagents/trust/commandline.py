@@ -28,8 +28,9 @@ class Parser(argparse.ArgumentParser):
 def printing(command: Callable[[], int]) -> int:
     """Run `command` and return its exit code, once what it printed is written.
 
-    What goes to a stream that whoever started us closed is dropped: they want none; a closed input is empty. Where the reader of standard output
-    has gone there is nobody to tell, and the code is `EXIT_REFUSED`; where there is no room, it is an `AgentError`.
+    What goes to a stream that whoever started us closed is dropped: they want none; a closed input is empty. Where the
+    reader of standard output has gone there is nobody to tell, and the code is `EXIT_REFUSED`; where there is no room,
+    it is an `AgentError`.
     """
     _open_what_is_closed()
     sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)

@@ -16,6 +16,7 @@ from codingagents.trust.terminal import printable
 
 MIN_RSA_BITS = 2048
 MIN_EC_BITS = 224
+MAX_TOGETHER = 64  # certificates of one override: each is tried as the issuer of each
 _WEAK_HASHES = frozenset({"md5", "sha1"})
 _FOR_SERVERS = frozenset({"serverAuth", "any"})
 
@@ -33,12 +34,18 @@ def judge(certificates: Sequence[bytes], *, leaf: bool, now: datetime.datetime) 
 
     Without `leaf`: CAs only, all of one tree. With it, exactly one certificate, of any kind.
     """
+    if len(certificates) > MAX_TOGETHER:
+        raise TrustError(
+            f"these are {len(certificates)} certificates, and an override has {MAX_TOGETHER} at most; give the one "
+            "authority that is missing"
+        )
     facts = tuple(map(describe, certificates))
     for each in facts:
         _check(each, leaf=leaf, now=now)
     if leaf and len(facts) > 1:
         raise TrustError(f"--leaf trusts one certificate, and these are {len(facts)}; give a file with that one alone")
-    top = next((index for index in range(len(facts)) if len(_below(index, certificates)) == len(facts)), None)
+    issued = [[is_issued_by(each, above) for above in certificates] for each in certificates]
+    top = next((index for index in range(len(facts)) if len(_below(index, issued)) == len(facts)), None)
     if top is None:
         names = "; ".join(sorted(printable(each.subject) for each in facts))
         raise TrustError(f"these are unrelated authorities ({names}); add each under a name of its own")
@@ -59,15 +66,11 @@ def top_of_chain(chain: Sequence[bytes]) -> bytes:
         current = issuer
 
 
-def _below(top: int, certificates: Sequence[bytes]) -> set[int]:
-    """Return which certificates lead up to `top`, itself included."""
+def _below(top: int, issued: Sequence[Sequence[bool]]) -> set[int]:
+    """Return which certificates lead up to `top`, itself included; `issued` has a row each: by whom."""
     found, new = {top}, {top}
     while new:
-        new = {
-            index
-            for index, certificate in enumerate(certificates)
-            if index not in found and any(is_issued_by(certificate, certificates[above]) for above in new)
-        }
+        new = {index for index, by in enumerate(issued) if index not in found and any(by[above] for above in new)}
         found |= new
     return found
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codingagents.launcher.trust_rules import judge, top_of_chain
+from codingagents.launcher.trust_rules import MAX_TOGETHER, judge, top_of_chain
 from codingagents.rewrite.certificates import parse_certificates
 from codingagents.trust.errors import TrustError
 from pki import make_key, make_root
@@ -58,6 +58,14 @@ def test_a_circle_has_a_top() -> None:
 
 def test_an_intermediate_alone_is_its_own_top() -> None:
     assert judge([INTERMEDIATE.der], leaf=False, now=NOW).top.subject == "CN=Intermediate"
+
+
+def test_more_than_anybody_means_are_too_many() -> None:
+    """Of one name, so that each signature would have to be tried with each key."""
+    many = [INTERMEDIATE.issue_ca("Same").der for _ in range(MAX_TOGETHER)]
+    assert judge([INTERMEDIATE.der, *many[1:]], leaf=False, now=NOW).top.subject == "CN=Intermediate"
+    with pytest.raises(TrustError, match="these are 65 certificates, and an override has 64 at most"):
+        judge([INTERMEDIATE.der, *many], leaf=False, now=NOW)
 
 
 def test_a_leaf_is_taken_where_it_is_meant_and_alone() -> None:

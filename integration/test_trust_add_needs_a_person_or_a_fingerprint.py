@@ -73,6 +73,9 @@ def test_a_fingerprint_that_does_not_match_adds_nothing(clerk: Clerk) -> None:
         (SHA256[:8], 0),
         (COLONS[:11], 0),
         (f" {SHA256[:8].upper()} ", 0),
+        (SHA256, 0),
+        (COLONS, 0),
+        (SHA256 + "0", 1),
         ("", 1),
         ("y", 1),
         ("corp", 1),
@@ -253,6 +256,11 @@ def test_a_server_that_sends_its_leaf_alone_names_the_ca_to_get(clerk: Clerk) ->
     [
         (["a.b", "root.pem", "--scope", "x"], 2, "an override's name must be 1 to 64 of"),
         (["corp", "root.pem"], 2, "--scope is missing: name the hosts that it is for, or '*' for every one"),
+        (
+            ["corp", "root.pem", *(f"--scope=h{each}" for each in range(65))],
+            2,
+            "--scope may name 64 hosts at most, and",
+        ),
         (["corp", "root.pem", "--scope", "a b"], 2, "--scope must be a host name"),
         (["corp", "root.pem", "--scope", "a", "--fingerprint", "abc"], 2, "--fingerprint must be the SHA-256"),
         (["corp", "--scope", "a"], 2, "give FILE, --from URL or --server"),
@@ -272,7 +280,7 @@ def test_a_server_that_sends_its_leaf_alone_names_the_ca_to_get(clerk: Clerk) ->
             "--server x is docs.example, ",
         ),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_each_mistake_is_a_sentence_and_nothing_is_written(
     clerk: Clerk, arguments: list[str], code: int, sentence: str

@@ -22,7 +22,7 @@ from codingagents.launcher.trust_source import Found, from_file, from_server, fr
 from codingagents.launcher.trust_target import configuration, https_server
 from codingagents.rewrite.anchors import is_session_authority
 from codingagents.rewrite.config import RemoteServer
-from codingagents.rewrite.overrides import EVERYWHERE, Override, in_scope, parse_name, parse_scope
+from codingagents.rewrite.overrides import EVERYWHERE, MAX_SCOPE, Override, in_scope, parse_name, parse_scope
 from codingagents.rewrite.reading import read_text
 from codingagents.trust.errors import EXIT_OK, TrustError, UsageError
 from codingagents.trust.terminal import printable
@@ -72,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
     name = parse_name(options.name)
     fingerprint = None if options.fingerprint is None else parse_fingerprint(options.fingerprint)
     server = None if options.server is None else https_server(configuration(options.config), options.server)
-    scopes = list(map(parse_scope, options.scope))
+    scopes = list(dict.fromkeys(map(parse_scope, options.scope)))
+    if len(scopes) > MAX_SCOPE:
+        raise UsageError(f"--scope may name {MAX_SCOPE} hosts at most, and these are {len(scopes)}; use *.DOMAIN")
     found = _found(options, server)
     if not scopes:
         scopes = [host for host in (found.host if server is None else _name_of(server),) if host is not None]
@@ -89,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
         subject=candidate.top.subject,
         issuer=candidate.top.issuer,
         not_after=min(each.not_after for each in candidate.facts),
-        scope=tuple(dict.fromkeys(scopes)),
+        scope=tuple(scopes),
         added=now.replace(microsecond=0),
         source=printable(found.source),
         override_pins=options.override_pins,
@@ -114,6 +116,17 @@ def parse_fingerprint(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", digits, re.ASCII):
         raise UsageError("--fingerprint must be the SHA-256 of the certificate: 64 hexadecimal digits")
     return digits
+
+
+def typed_line() -> str:
+    """Return what a person types at the terminal, in small letters, whatever bytes a terminal sends."""
+    return sys.stdin.buffer.readline().decode("ascii", "replace").strip().lower()
+
+
+def is_start_of(sha256: str, typed: str) -> bool:
+    """Whether `typed` is at least the first `DIGITS` digits of a fingerprint, in any way to write it."""
+    digits = re.sub(r"[: ]", "", typed)
+    return len(digits) >= DIGITS and sha256.startswith(digits)
 
 
 def _found(options: argparse.Namespace, server: RemoteServer | None) -> Found:
@@ -171,8 +184,7 @@ def _vouch(override: Override, fingerprint: str | None, *, yes: bool) -> None:
         )
         raise UsageError(f"nobody is at a terminal to vouch for it, so nothing was added; give {remedy}")
     say(f"compare the SHA-256 with what its owner tells you, and type its first {DIGITS} digits to trust it:")
-    typed = sys.stdin.readline().strip().lower().replace(":", "")
-    if typed != override.sha256[:DIGITS]:
+    if not is_start_of(override.sha256, typed_line()):
         raise TrustError("these are not its digits; nothing was added")
 
 

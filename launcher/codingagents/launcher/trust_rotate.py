@@ -18,7 +18,7 @@ from codingagents.launcher.config_edit import with_pins
 from codingagents.launcher.config_file import rewrite
 from codingagents.launcher.terminal import say
 from codingagents.launcher.tls_look import NoTls, Trusted, Untrusted, look
-from codingagents.launcher.trust_add import DIGITS, parse_fingerprint
+from codingagents.launcher.trust_add import DIGITS, is_start_of, parse_fingerprint, typed_line
 from codingagents.launcher.trust_report import certificate_lines
 from codingagents.launcher.trust_shared import Actions, base, parser_text
 from codingagents.launcher.trust_target import https_server, spec_of
@@ -176,12 +176,12 @@ def _confirm(
     if known:
         first = "" if old else "these are its first pins: compare the hashes by another way. "
         say(f"{first}type yes to write them:")
-        wanted = "yes"
+        confirmed = typed_line() == "yes"
     else:
         say(
             f"compare the SHA-256 of {printable(pinned.subject)} with what the server's owner tells you, and type its "
             f"first {DIGITS} digits to pin it:"
         )
-        wanted = pinned.sha256[:DIGITS]
-    if sys.stdin.readline().strip().lower().replace(":", "") != wanted:
+        confirmed = is_start_of(pinned.sha256, typed_line())
+    if not confirmed:
         raise TrustError("not confirmed; nothing was written")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from codingagents.trust.context import PeerTrust, PinnedContext, peer_trust, pinned_context
 from codingagents.trust.errors import TrustError
@@ -88,6 +89,44 @@ def test_an_override_need_not_be_a_root(anchor: str) -> None:
     trust = trusted(context, server_context(LEAF, LEAF.pem))
     assert (trust.anchored_by, trust.anchor_sha256) == ("override added", added.fingerprint)
     refused(pinned_context(OTHER_ROOT.pem + added.pem, pinning("off", [])), server_context(LEAF, LEAF.pem))
+
+
+def constrained(root: Issued) -> Issued:
+    """The same root, which vouches for one domain only."""
+    found = root.certificate
+    builder = x509.CertificateBuilder(
+        found.issuer, found.subject, found.public_key(), found.serial_number,
+        found.not_valid_before_utc, found.not_valid_after_utc, list(found.extensions),
+    )  # fmt: skip
+    only = x509.NameConstraints([x509.DNSName("corp.example")], None)
+    return Issued(builder.add_extension(only, critical=True).sign(root.key, hashes.SHA256()), root.key)
+
+
+@pytest.mark.parametrize("beside", [None, OTHER_ROOT.issue_ca("Elsewhere")])
+def test_an_override_of_a_root_and_what_is_below_ends_at_the_root(beside: Issued | None) -> None:
+    """What the root says of names holds, also beside an override that is no root; alone the lower one may say more."""
+    others = {beside.fingerprint: "other"} if beside else {}
+    store = beside.pem if beside else ""
+    overrides = {ROOT.fingerprint: "corp", INTERMEDIATE.fingerprint: "corp", **others}
+    both = pinned_context(store + ROOT.pem + INTERMEDIATE.pem, enforced(Pin(ROOT.pin, "root")), overrides=overrides)
+    assert trusted(both, server_context(LEAF)).anchored_by == "override corp"
+
+    root = constrained(ROOT)
+    overrides = {root.fingerprint: "corp", INTERMEDIATE.fingerprint: "corp", **others}
+    rules = pinning("off", [])
+    error = refused(
+        pinned_context(store + root.pem + INTERMEDIATE.pem, rules, overrides=overrides), server_context(LEAF)
+    )
+    assert isinstance(error, ssl.SSLCertVerificationError)
+    assert error.verify_message == "permitted subtree violation"
+    alone = pinned_context(store + INTERMEDIATE.pem, rules, overrides={INTERMEDIATE.fingerprint: "corp", **others})
+    assert trusted(alone, server_context(LEAF)).anchor_sha256 == INTERMEDIATE.fingerprint
+
+
+def test_an_intermediate_beside_its_root_helps_a_server_that_leaves_it_out() -> None:
+    overrides = {ROOT.fingerprint: "corp", INTERMEDIATE.fingerprint: "corp"}
+    context = pinned_context(ROOT.pem + INTERMEDIATE.pem, pinning("off", []), overrides=overrides)
+    assert trusted(context, server_context(LEAF, LEAF.pem)).anchor_sha256 == ROOT.fingerprint
 
 
 def test_below_an_override_pins_hold_unless_it_bypasses_them() -> None:

@@ -221,8 +221,11 @@ def pinned_context(
     context.set_alpn_protocols(["http/1.1"])
     if strict_x509:
         context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-    if store == "pinned-only" or any(_ends_a_path(anchor, overrides) for anchor in anchors):
+    ends, helps = _added_below_a_root(anchors, overrides)
+    if store == "pinned-only" or ends:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if store != "pinned-only" and context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN:
+        anchors = [anchor for anchor in anchors if anchor not in helps]
     try:
         context.load_verify_locations(cadata=b"".join(anchors))
     except ssl.SSLError as error:
@@ -245,9 +248,17 @@ def _show(context: PinnedContext, identity: Identity, anchors: Sequence[bytes]) 
     show(context, identity, "the client certificate")
 
 
-def _ends_a_path(anchor: bytes, overrides: Mapping[str, str]) -> bool:
-    """Whether `anchor` was added although it is no root, which OpenSSL trusts only if it is told to."""
-    return certificate_sha256(anchor) in overrides and not self_issued(anchor)
+def _added_below_a_root(anchors: Sequence[bytes], overrides: Mapping[str, str]) -> tuple[set[bytes], set[bytes]]:
+    """Return which of `anchors` were added although they are no roots: without their root, and together with it.
+
+    OpenSSL trusts the first only if it is told to. The second help to find the path to their root, which must not end
+    at them: what the root says of those below it (names, depth) would count for nothing.
+    """
+    added = {anchor: overrides[digest] for anchor in anchors if (digest := certificate_sha256(anchor)) in overrides}
+    rooted = {name for anchor, name in added.items() if self_issued(anchor)}
+    below = {anchor for anchor in added if not self_issued(anchor)}
+    helps = {anchor for anchor in below if added[anchor] in rooted}
+    return below - helps, helps
 
 
 def peer_trust(connection: ssl.SSLObject) -> PeerTrust:

@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from codingagents.trust.errors import AgentError, ConfigError
 
@@ -31,13 +32,13 @@ def read_private(path: Path, *, limit: int) -> bytes:
             raise ConfigError(f"{path} belongs to UID {found.st_uid}; it must belong to root or to you: chown it")
         if found.st_mode & (_OTHERS_ANY | stat.S_IXUSR):
             raise ConfigError(f"{path} has mode {stat.S_IMODE(found.st_mode):04o}; run: chmod 600 {path}")
-        return _bounded(file.read(limit + 1), path, limit)
+        return _bounded(file, path, limit)
 
 
 def read_plain(path: Path, *, limit: int) -> bytes:
     """Return the bytes of a regular file of at most `limit` bytes, whoever owns it. Raises as `read_private`."""
     with open(_open_regular(path, 0), "rb") as file:
-        return _bounded(file.read(limit + 1), path, limit)
+        return _bounded(file, path, limit)
 
 
 def private_directory(path: Path, *, create: bool) -> Path:
@@ -93,7 +94,11 @@ def _open_regular(path: Path, flags: int) -> int:
     return descriptor
 
 
-def _bounded(content: bytes, path: Path, limit: int) -> bytes:
+def _bounded(file: BinaryIO, path: Path, limit: int) -> bytes:
+    try:
+        content = file.read(limit + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     if len(content) > limit:
         raise ConfigError(f"{path} is over the limit of {limit} bytes")
     return content

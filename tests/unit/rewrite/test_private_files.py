@@ -1,4 +1,4 @@
-"""Directories that launchers share: two that start together both get them, and what stands there is checked."""
+"""Files and directories: two launchers that start together share them, and what stands there is checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codingagents.rewrite.private_files import private_directory
+from codingagents.rewrite.private_files import private_directory, read_plain
 from codingagents.trust.errors import ConfigError
 
 
@@ -43,3 +43,9 @@ def test_a_link_to_nowhere_is_not_taken_for_a_directory(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "link")
     with pytest.raises(ConfigError):
         private_directory(tmp_path / "link", create=True)
+
+
+def test_a_file_that_cannot_be_read_after_all_is_named() -> None:
+    """Of this process's memory nothing lies at the start: a disk or a server that fails says the same."""
+    with pytest.raises(ConfigError, match=r"^/proc/self/mem cannot be read: Input/output error$"):
+        read_plain(Path("/proc/self/mem"), limit=10)

@@ -290,6 +290,7 @@ def test_a_whole_configuration_is_checked_and_one_broken_server_hides_none(desk:
         (["x", "--all"], 2, "give either SERVER, URL or --all"),
         (["--all", "--ca", "host"], 2, "are for one server"),
         (["http://x.test"], 2, "URL must start with https://"),
+        (["https://127.0.0.1:1"], 2, "give https://NAME, and the address with --connect-to"),
         (["https://x.test", "--connect-to", "x"], 2, "--connect-to must be HOST:PORT"),
         (["--all", "--days", "-1"], 2, "--days must not be negative"),
     ],

@@ -113,7 +113,7 @@ def _seen(plain: Report, spec: RemoteSpec, days: int | None, *, known: bool) -> 
         case Untrusted(code, message, sent):
             facts = tuple(map(describe, sent))
             why = explain(code, message, facts, server_name=spec.tls.server_name, store=spec.tls.store, now=plain.now)
-            verdict = Verdict(problems=(why,), remedies=remedies(code, spec, known=known))
+            verdict = Verdict(problems=(why,), remedies=remedies(code, spec, facts, known=known))
             return dataclasses.replace(plain, verdict=verdict, sent=facts)
         case NoTls(reason):
             why = f"no TLS connection came about ({reason}); min_version is {spec.tls.min_version}"

@@ -15,7 +15,7 @@ import msgspec
 
 from codingagents.launcher.terminal import say
 from codingagents.launcher.trust_shared import base, store
-from codingagents.rewrite.addresses import Url, parse_host_port, parse_url
+from codingagents.rewrite.addresses import Url, is_ip, parse_host_port, parse_url
 from codingagents.rewrite.anchors import read_anchors
 from codingagents.rewrite.config import AnchorSource, Config, RemoteServer
 from codingagents.rewrite.parse import parse_config
@@ -76,7 +76,14 @@ def _at(options: argparse.Namespace) -> tuple[Config, RemoteServer]:
             raise ValueError("must start with https://")
     except ValueError as error:
         raise UsageError(f"URL {error}") from None
-    return _known(url, options.config) or _made_up(url, options.server)
+    if found := _known(url, options.config):
+        return found
+    if is_ip(url.host):
+        raise UsageError(
+            "URL has an IP address, and no certificate is judged without a name: give https://NAME, and the address "
+            "with --connect-to"
+        )
+    return _made_up(url, options.server)
 
 
 def _known(url: Url, path: Path | None) -> tuple[Config, RemoteServer] | None:

@@ -115,8 +115,8 @@ def explain(
     return printable(f"the certificate is not trusted: {message}")
 
 
-def remedies(code: int, remote: RemoteSpec, *, known: bool) -> tuple[str, ...]:
-    """Return the commands that may help where OpenSSL refused a server with that `verify_code`.
+def remedies(code: int, remote: RemoteSpec, sent: Sequence[CertificateFacts], *, known: bool) -> tuple[str, ...]:
+    """Return the commands that may help where OpenSSL refused a server with that `verify_code`, for what it sent.
 
     `known`: whether it is in a configuration.
     """
@@ -125,6 +125,8 @@ def remedies(code: int, remote: RemoteSpec, *, known: bool) -> tuple[str, ...]:
     name = f"{remote.name.lstrip('_-').lower() or 'my'}-ca"
     host = f"[{remote.host}]" if ":" in remote.host else remote.host
     source = f"--server {remote.name}" if known else f"--from https://{host}:{remote.port}"
+    if code in SELF_SIGNED and len(sent) == 1 and not sent[0].is_ca:
+        return (f"if this certificate is yours: coding-agents trust add {name} {source} --leaf",)
     return (f"if this authority is yours: coding-agents trust add {name} {source}",)
 
 

@@ -164,11 +164,14 @@ def test_a_certificate_of_the_future_is_told_as_one() -> None:
 def test_the_command_that_helps_is_named() -> None:
     """For a server of the configuration, and for a URL; not where another authority would be no help."""
     remote = RemoteSpec(name="_Lab", scheme="https", host="::1", port=8443, path="/")
-    assert remedies(20, remote, known=True) == (
+    assert remedies(20, remote, FACTS, known=True) == (
         "if this authority is yours: coding-agents trust add lab-ca --server _Lab",
     )
-    assert remedies(18, remote, known=False)[0].endswith("trust add lab-ca --from https://[::1]:8443")
-    assert remedies(62, remote, known=True) == ()
+    assert remedies(18, remote, FACTS[-1:], known=False)[0].endswith("trust add lab-ca --from https://[::1]:8443")
+    assert remedies(18, remote, FACTS[:1], known=True) == (
+        "if this certificate is yours: coding-agents trust add lab-ca --server _Lab --leaf",
+    )
+    assert remedies(62, remote, FACTS, known=True) == ()
 
 
 def report(**changes: Any) -> Report:

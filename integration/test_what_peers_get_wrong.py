@@ -16,11 +16,9 @@ has its control: a client that trusts as peers do (`naive_clients`) or a helper 
 | wildcards, CN | `test_an_impostor_…`: two labels, no SAN; `test_the_pinned_server_…`: one label; |
 | | a host outside the pins' own: tests/unit/rewrite/test_upstream_tls.py and test_parse_mistakes.py |
 | pins expire open | `test_expired_pins_…`; warnings: tests/unit/supervisor/test_expiry.py, test_renewals.py |
-| rotation is an outage | `test_mode_report_…`; test_helper_takes_new_trust.py and |
-| | test_trust_is_reloaded_while_a_session_runs.py |
+| rotation is an outage | `test_mode_report_…`; test_helper_takes_new_trust.py, test_trust_is_reloaded_….py |
 | pooled, resumed connections | `test_after_a_change_of_pins_…`; resumed: tests/unit/trust/test_context.py |
-| the environment's proxy | `test_nothing_of_the_environment_…`; test_helper_dials_through_a_proxy.py |
-| trust from the environment | `test_nothing_of_the_environment_…`, `test_helper_run_…` |
+| proxy and trust from the environment | `test_nothing_of_the_environment_…`, `test_helper_run_…` |
 | DNS rebinding, SSRF | `test_a_name_is_resolved_once_…`, `test_a_name_that_leads_into_the_machine_…`; |
 | | tests/unit/proxies/test_dial.py, tests/unit/rewrite/test_reach.py |
 | our own authority is trusted upstream | `test_a_sessions_own_authority_…`; tests/unit/rewrite/test_anchors.py |
@@ -373,16 +371,19 @@ def test_after_a_change_of_pins_connections_are_new_checked_and_never_resumed(
     zygote: Zygote, proxy: str | None, version: MinVersion
 ) -> None:
     """The pool is left at once. That this server would resume is shown by a client that asks for it."""
-    with Witness(served(LEAF), version) as server:
-        with Helper(zygote, remote(server, pinned("leaf"), proxy)) as helper, helper.connect() as client:
-            for pin, said in ((None, "200"), (None, "200"), (ROGUE, "pin_mismatch"), (LEAF, "200")):
-                if pin is not None:
-                    tls = remote(server, pinned("leaf", pin)).tls
-                    assert tls is not None
-                    helper.tell(NewTrust(tls=tls))
-                    assert helper.fact(facts.TrustTaken).problem is None
-                client.sendall(helper.head(length=0))
-                assert outcome(read_response(client)) == said
+    with (
+        Witness(served(LEAF), version) as server,
+        Helper(zygote, remote(server, pinned("leaf"), proxy)) as helper,
+        helper.connect() as client,
+    ):
+        for pin, said in ((None, "200"), (None, "200"), (ROGUE, "pin_mismatch"), (LEAF, "200")):
+            if pin is not None:
+                tls = remote(server, pinned("leaf", pin)).tls
+                assert tls is not None
+                helper.tell(NewTrust(tls=tls))
+                assert helper.fact(facts.TrustTaken).problem is None
+            client.sendall(helper.head(length=0))
+            assert outcome(read_response(client)) == said
     assert [met.data.count(CREDENTIAL) for met in server.met] == [2, 0, 1]
     assert not any(met.resumed for met in server.met)
 

@@ -1,12 +1,14 @@
 """The benchmarks are for `make bench`, which takes minutes; how they judge, read and write is seen here."""
 
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench import profile, report, wrk
+import pki
+from bench import profile, report, trust, wrk
 from bench.results import Budget, Figure, Judged, Part, Table, differences, ratios
 
 BENCH = Path(__file__).resolve().parents[2] / "integration" / "bench"
@@ -39,7 +41,7 @@ def test_every_part_of_the_benchmark_can_be_loaded_as_make_bench_does() -> None:
         "print(sum(callable(run.load(name).measure) for name in run.PROXIES + run.OTHERS))"
     )
     done = subprocess.run([sys.executable, "-I", "-c", listing], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "8\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "9\n", "")
 
 
 def test_a_wrong_part_is_a_usage_error() -> None:
@@ -114,6 +116,21 @@ def test_the_shares_of_a_profile_are_sorted_by_kind() -> None:
         "the program itself": 0.0,
         "other": 1.0,
     }
+
+
+def test_the_contexts_of_compared_handshakes_trust_alike_and_check_what_they_are_named_for() -> None:
+    """Anchors loaded, the server that all accept, and one of the same root that only a pinned leaf tells apart."""
+    root = pki.make_root()
+    leaf, impostor = (root.issue((trust.HOST,)) for _ in range(2))
+    compared = trust.contexts(pki.make_root("Other Root").pem, leaf, root)
+    assert [context.cert_store_stats()["x509"] for context in compared.values()] == [2, 2, 1]
+    for context in compared.values():
+        assert trust.handshake(context, trust.serving(leaf, "1.2")) > 0
+    plain, pinned, narrowed = compared.values()
+    for context in (plain, narrowed):
+        trust.handshake(context, trust.serving(impostor, "1.3"))
+    with pytest.raises(ssl.SSLCertVerificationError, match="carries none of the pins"):
+        trust.handshake(pinned, trust.serving(impostor, "1.3"))
 
 
 def test_the_document_has_budgets_remarks_and_every_table() -> None:

@@ -185,7 +185,9 @@ class Bench:
     def shake(self, last: Callable[[], bytes] = lambda: b"") -> None:
         """Do the handshake; the server sends the result of `last` at once with its own last flight."""
         over = False
-        while not self.secured.done():
+        for _ in range(10):
+            if self.secured.done():
+                break
             self.to_server.write(self.pipe.written)
             self.pipe.written = b""
             try:
@@ -195,6 +197,8 @@ class Bench:
             else:
                 over = True
             self.arrive(self.from_server.read() + (last() if over else b""))
+        else:
+            raise AssertionError("the handshake does not end")
         if not over:
             self.to_server.write(self.pipe.written)
             self.pipe.written = b""

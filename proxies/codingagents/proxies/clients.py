@@ -41,8 +41,11 @@ class House(Protocol):
         """Return (allowed, UID) of a peer."""
 
 
-class Client(asyncio.BaseProtocol):
-    """One client connection; `PlainClient` and `TlsClient` differ in how data comes."""
+class Client:
+    """One client connection; `PlainClient` and `TlsClient` differ in how data comes.
+
+    They are asyncio's protocols by their methods alone, as `connection.Connection` is.
+    """
 
     relay: Relay
     emit: Callable[[AnyFact], None]
@@ -128,7 +131,7 @@ class Client(asyncio.BaseProtocol):
             self._dial = None
 
 
-class PlainClient(Client, asyncio.Protocol):
+class PlainClient(Client):
     """A client on TCP or on a unix socket."""
 
     def data_received(self, data: bytes) -> None:
@@ -167,7 +170,7 @@ class LostTransport(asyncio.Transport):
 LOST = LostTransport()
 
 
-class TlsClient(Client, asyncio.BufferedProtocol):
+class TlsClient(Client):
     """A client over TLS.
 
     A buffered protocol, because for a plain one uvloop lets OpenSSL read into a new 256 KiB object each time, which the

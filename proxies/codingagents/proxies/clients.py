@@ -53,6 +53,7 @@ class Client:
     def __init__(self, house: House) -> None:
         """Belong to `house`."""
         self._house = house
+        self._upstream = house.upstream
         self._dial: asyncio.Task[None] | None = None
         self._admitted = False
         self._watched = -1  # the descriptor
@@ -105,7 +106,7 @@ class Client:
 
     def connect(self, *, fresh: bool) -> Connection | None:
         """Return an idle connection, or begin to make one."""
-        connection = None if fresh else self._house.upstream.take()
+        connection = None if fresh else self._upstream.take()
         if connection is None:
             self._dial = self._house.loop.create_task(self._dial_for_relay())
         else:
@@ -114,7 +115,7 @@ class Client:
 
     async def _dial_for_relay(self) -> None:
         try:
-            connection = await self._house.upstream.dial()
+            connection = await self._upstream.dial()
         except DialFailed as failure:
             self.relay.upstream_failed(failure.code)
             return

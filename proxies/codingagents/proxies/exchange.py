@@ -16,6 +16,7 @@ from codingagents.proxies import rpc
 from codingagents.proxies.errors import Refusal
 from codingagents.proxies.framing import CHUNKED, Body, ChunkedReader, response_body
 from codingagents.proxies.heads import RequestHead, ResponseHead
+from codingagents.proxies.rpc_messages import Id
 from codingagents.proxies.sse import EventBody, farewell
 from codingagents.proxies.surroundings import ClientEnd, RelayConfig, Surroundings, UpstreamEnd
 from codingagents.proxies.targets import climbs
@@ -399,7 +400,7 @@ class Exchange:
             return None, None
         return rpc.names(kept[0], head.mcp_method, head.mcp_name)
 
-    def _request_id(self) -> rpc.Id:
+    def _request_id(self) -> Id:
         """Return the id of the request, where its body is one that we have whole."""
         if self._head.form.method != "POST" or not self.complete or not self._kept:
             return None

@@ -32,6 +32,7 @@ unit: $(VENV)/.dev
 	$(FOREGROUND) $(BIN)/coverage run -m pytest -q tests
 	$(BIN)/coverage report
 	$(BIN)/python tests/core_coverage.py
+	$(FOREGROUND) $(BIN)/python -m pytest -q --compiled tests/unit/proxies tests/property
 
 integration: $(VENV)/.dev
 	@integration/setup.sh test
@@ -58,10 +59,14 @@ lock:                             ## Recompile the hashed requirement files (nee
 venv: $(VENV)/.dev
 
 # The system's interpreter and its site packages: python3-seccomp exists only as a Debian package.
-$(VENV)/.runtime: requirements/runtime.txt
+$(VENV)/.packages: requirements/runtime.txt
 	@integration/setup.sh venv
 	$(PYTHON3) -m venv --system-site-packages $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@touch $@
+
+# Compiles some modules (hatch_build.py), so it comes after every change of one.
+$(VENV)/.runtime: $(VENV)/.packages hatch_build.py pyproject.toml $(wildcard proxies/codingagents/proxies/*.py)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
@@ -70,4 +75,4 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf $(VENV) proxies/codingagents/proxies/{*.so,compiled.sha256} .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

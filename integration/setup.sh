@@ -1,8 +1,11 @@
 #!/bin/bash
 # Installs the Debian packages that a make target needs, and says what it does. Idempotent; needs root only to install.
 set -euo pipefail
+optional=()
 case "${1:?usage: setup.sh venv|test|bench}" in
-  venv)  packages=(python3-venv python3-seccomp) ;;
+  venv)  packages=(python3-venv python3-seccomp)
+         # Compiles the modules on a request's way; without, they are interpreted, which is slower.
+         optional=(gcc libc6-dev libpython3-dev) ;;
   test)  packages=(python3-venv python3-seccomp util-linux debootstrap squid openssl)
          # From wherever it comes: a Docker Engine that is there already is not replaced by Debian's.
          command -v dockerd >/dev/null || packages+=(docker.io) ;;
@@ -11,10 +14,18 @@ case "${1:?usage: setup.sh venv|test|bench}" in
          grep -q '^ID=debian' /etc/os-release && packages+=(linux-perf) ;;
   *) echo "setup.sh: unknown set '$1'" >&2; exit 2 ;;
 esac
-missing=()
-for package in "${packages[@]}"; do
-  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
-done
+absent() {
+  for package in "$@"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || echo "$package"
+  done
+}
+mapfile -t missing < <(absent "${packages[@]}")
+mapfile -t wanted < <(absent "${optional[@]}")
+if [ "$(id -u)" -eq 0 ]; then
+  missing+=("${wanted[@]}")
+elif [ ${#wanted[@]} -ne 0 ]; then
+  echo "coding-agents: helpers will be slower without these Debian packages: ${wanted[*]}" >&2
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ]; then
   echo "coding-agents: these Debian packages are missing: ${missing[*]}; run 'sudo apt-get install ${missing[*]}' first." >&2

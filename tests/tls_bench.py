@@ -167,7 +167,7 @@ class Bench:
     def arrive(self, data: bytes) -> None:
         """Let the client's socket read `data`."""
         assert not self.pipe.paused, "read while paused"
-        assert isinstance(self.pipe.protocol, asyncio.Protocol)
+        assert isinstance(self.pipe.protocol, Handshake | TlsConnection)
         self.pipe.protocol.data_received(data)
 
     def from_client(self) -> bytes:

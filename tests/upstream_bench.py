@@ -70,6 +70,7 @@ class Bench:
     upstream: Upstream
     facts: socket.socket
     ahead: list[float] = field(default_factory=lambda: [0.0])  # what the clock of ages is ahead by, in seconds
+    sudden: list[Callable[[], object]] = field(default_factory=list)  # what happens when that is looked at next
 
     async def dial(self, serving: ssl.SSLContext) -> tuple[Connection, Peer]:
         """Return a fresh connection and the server's end of it."""
@@ -108,7 +109,6 @@ def with_upstream(
     test: Callable[[Bench], Awaitable[None]],
     trust: Trust | None = None,
     connect_seconds: float = 5.0,
-    kind: type[Upstream] = Upstream,
 ) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -122,10 +122,15 @@ def with_upstream(
                 limits=LimitsSpec(connect_seconds=connect_seconds),
             )  # fmt: skip
             ahead = [0.0]
-            upstream = kind(
-                loop, remote, trust or trust_by(), FactsOut(loop, channel), now=lambda: loop.time() + ahead[0]
-            )
-            bench = Bench(loop, server, upstream, facts, ahead)
+            sudden: list[Callable[[], object]] = []
+
+            def clock() -> float:
+                while sudden:
+                    sudden.pop()()
+                return loop.time() + ahead[0]
+
+            upstream = Upstream(loop, remote, trust or trust_by(), FactsOut(loop, channel), now=clock)
+            bench = Bench(loop, server, upstream, facts, ahead, sudden)
             async with asyncio.timeout(10):
                 await test(bench)
             upstream.close_idle(all_of_them=True)

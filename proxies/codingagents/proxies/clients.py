@@ -41,8 +41,11 @@ class House(Protocol):
         """Return (allowed, UID) of a peer."""
 
 
-class Client(asyncio.BaseProtocol):
-    """One client connection; `PlainClient` and `TlsClient` differ in how data comes."""
+class Client:
+    """One client connection; `PlainClient` and `TlsClient` differ in how data comes.
+
+    They are asyncio's protocols by their methods alone, as `connection.Connection` is.
+    """
 
     relay: Relay
     emit: Callable[[AnyFact], None]
@@ -50,6 +53,7 @@ class Client(asyncio.BaseProtocol):
     def __init__(self, house: House) -> None:
         """Belong to `house`."""
         self._house = house
+        self._upstream = house.upstream
         self._dial: asyncio.Task[None] | None = None
         self._admitted = False
         self._watched = -1  # the descriptor
@@ -102,7 +106,7 @@ class Client(asyncio.BaseProtocol):
 
     def connect(self, *, fresh: bool) -> Connection | None:
         """Return an idle connection, or begin to make one."""
-        connection = None if fresh else self._house.upstream.take()
+        connection = None if fresh else self._upstream.take()
         if connection is None:
             self._dial = self._house.loop.create_task(self._dial_for_relay())
         else:
@@ -111,7 +115,7 @@ class Client(asyncio.BaseProtocol):
 
     async def _dial_for_relay(self) -> None:
         try:
-            connection = await self._house.upstream.dial()
+            connection = await self._upstream.dial()
         except DialFailed as failure:
             self.relay.upstream_failed(failure.code)
             return
@@ -128,7 +132,7 @@ class Client(asyncio.BaseProtocol):
             self._dial = None
 
 
-class PlainClient(Client, asyncio.Protocol):
+class PlainClient(Client):
     """A client on TCP or on a unix socket."""
 
     def data_received(self, data: bytes) -> None:
@@ -167,7 +171,7 @@ class LostTransport(asyncio.Transport):
 LOST = LostTransport()
 
 
-class TlsClient(Client, asyncio.BufferedProtocol):
+class TlsClient(Client):
     """A client over TLS.
 
     A buffered protocol, because for a plain one uvloop lets OpenSSL read into a new 256 KiB object each time, which the

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
-MAX_AGE_SECONDS = 600.0  # of a connection that takes a request: trust and address are looked at anew at least so often
+# Of a connection that takes a request: trust and address are looked at anew at least so often.
+MAX_AGE_SECONDS: Final = 600.0
 # Servers of MCP SDKs close idle connections after 5 s (uvicorn, Node), and a POST that meets the close cannot be
 # repeated.
-IDLE_SECONDS = 4.0
-_QUIET_SECONDS = 0.005  # idle for longer: look for an end of stream that the loop has not come to yet
+IDLE_SECONDS: Final = 4.0
+_QUIET_SECONDS: Final = 0.005  # idle for longer: look for an end of stream that the loop has not come to yet
 
 
 class Owner(Protocol):
@@ -54,8 +55,12 @@ class Home(Protocol):
         """Take note that a connection that stood is gone."""
 
 
-class Connection(asyncio.Protocol):
-    """One upstream connection, as it is over plain TCP. Is the relay's `UpstreamEnd`."""
+class Connection:
+    """One upstream connection, as it is over plain TCP. Is the relay's `UpstreamEnd`, and an `asyncio.Protocol`.
+
+    It has no base: uvloop looks for the methods only, and a class that is compiled has its attributes in places known
+    beforehand only where its bases do (ADR 22).
+    """
 
     def __init__(self, home: Home) -> None:
         """Belong to `home`, and to its epoch of now."""

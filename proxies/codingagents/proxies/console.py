@@ -38,7 +38,7 @@ class Reached(NamedTuple):
     bearer_file: str
 
 
-def introduction(spec: ForegroundSpec, reached: Reached, confinement: str, *, color: bool) -> list[str]:
+def introduction(spec: ForegroundSpec, reached: Reached, confinement: str, form: str, *, color: bool) -> list[str]:
     """Return the lines before everything else: where the helper is, who may call it, and what to paste."""
     remote = spec.helper.remote
     where = f"unix:{reached.socket_path}" if reached.socket_path else reached.url
@@ -47,7 +47,7 @@ def introduction(spec: ForegroundSpec, reached: Reached, confinement: str, *, co
     rows = [("listens on", where), ("serves", callers)]
     if reached.bearer_file:
         rows.append(("bearer", reached.bearer_file))
-    rows += [("confinement", confinement), *_snippets(spec, reached)]
+    rows += [("confinement", confinement), ("modules", form), *_snippets(spec, reached)]
     bold, plain = (_BOLD, _PLAIN) if color else ("", "")
     host = f"[{remote.host}]" if ":" in remote.host else remote.host
     return [
@@ -73,7 +73,7 @@ def _snippets(spec: ForegroundSpec, reached: Reached) -> list[tuple[str, str]]:
     return found
 
 
-def introduction_json(spec: ForegroundSpec, reached: Reached, confinement: str, time: str) -> bytes:
+def introduction_json(spec: ForegroundSpec, reached: Reached, confinement: str, form: str, time: str) -> bytes:
     """Return the same for a program, as the first JSON line."""
     remote = spec.helper.remote
     said = {
@@ -86,6 +86,7 @@ def introduction_json(spec: ForegroundSpec, reached: Reached, confinement: str, 
         "client_auth": remote.client_auth,
         "user_id": spec.helper.uid,
         "confinement": confinement,
+        "modules": form,
         "notes": spec.notes,
     }
     return msgspec.json.encode(said) + b"\n"

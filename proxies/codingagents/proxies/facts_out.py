@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Final
 
 from codingagents.proxies.health import Health
 from codingagents.trust import wire
 from codingagents.trust.facts import AnyFact, Dropped, Pong, SecretsTaken, TrustTaken
 
-BATCH_SECONDS = 0.005
-MAX_PENDING = 1024  # facts waiting for the supervisor; past it they are counted as dropped
+BATCH_SECONDS: Final = 0.005
+MAX_PENDING: Final = 1024  # facts waiting for the supervisor; past it they are counted as dropped
 # The supervisor asked for these, and they are as few as its questions. A lost one would look like silence, or make the
 # answer to the next secrets that to the former.
-_ANSWERS = (Pong, SecretsTaken, TrustTaken)
+_ANSWERS: Final = (Pong, SecretsTaken, TrustTaken)
 
 
 class FactsOut:

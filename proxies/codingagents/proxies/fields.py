@@ -15,16 +15,16 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from codingagents.proxies.errors import Refusal
 
-MAX_CACHED = 256  # entries of one cache
-MAX_CACHED_KEY = 512  # bytes; together at most 128 KiB per cache
-MAX_VALUES = 16  # lines of one name that are remembered
+MAX_CACHED: Final = 256  # entries of one cache
+MAX_CACHED_KEY: Final = 512  # bytes; together at most 128 KiB per cache
+MAX_VALUES: Final = 16  # lines of one name that are remembered
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_NAME = re.compile(TOKEN)
+_NAME: Final = re.compile(TOKEN)
 _BAD: Final = 0  # what `_MARK` makes of a byte that no value has: a control character but TAB
-_MARK = bytes(1 if byte == 0x09 or 0x20 <= byte != 0x7F else _BAD for byte in range(256))
-_MAX_DIGITS = 15
-_TIMEOUT = re.compile(rb"(?:^|[ ,])timeout=([0-9]{1,6})(?:$|[ ,])")
+_MARK: Final = bytes(1 if byte == 0x09 or 0x20 <= byte != 0x7F else _BAD for byte in range(256))
+_MAX_DIGITS: Final = 15
+_TIMEOUT: Final = re.compile(rb"(?:^|[ ,])timeout=([0-9]{1,6})(?:$|[ ,])")
 
 # The kinds of lines. What is looked at and not passed on, each in one spelling already (`Fields`): what can
 # be done once for all messages with the same line is not done for each.
@@ -52,15 +52,15 @@ _FIRST_PASSED_ON: Final = MCP_METHOD
 Meaning: TypeAlias = tuple[int, bytes] | Refusal | None
 Shape: TypeAlias = tuple[Meaning, ...]
 
-LENGTH_NAME = b"Content-Length: "
+LENGTH_NAME: Final = b"Content-Length: "
 LENGTH_VALUE: Final = len(b"content-length:")  # where the value begins in a line
 AS_OURS: Final = b"="  # the value of a LENGTH that is spelled as we spell it
 _OUR_LENGTH: Final = (LENGTH, AS_OURS)
-_HOP_BY_HOP = frozenset({b"keep-alive", b"te", b"trailer", b"upgrade", b"http2-settings"})  # and proxy-*
-_PERSISTENCE = frozenset({b"", b"close", b"keep-alive"})  # what a Connection header may name besides headers
-_OUR_SITES = (b"same-origin", b"none")  # a page of ours, or no page; browsers say it, and no page can change it
-_AS_IT_IS = frozenset({AUTHORIZATION, LOCATION})  # values that are not compared in lower case
-_READ_ANEW = frozenset({MCP_METHOD, MCP_NAME})  # as many values as there are tools, and nothing depends on them
+_HOP_BY_HOP: Final = frozenset({b"keep-alive", b"te", b"trailer", b"upgrade", b"http2-settings"})  # and proxy-*
+_PERSISTENCE: Final = frozenset({b"", b"close", b"keep-alive"})  # what a Connection header may name besides headers
+_OUR_SITES: Final = (b"same-origin", b"none")  # a page of ours, or no page; browsers say it, and no page can change it
+_AS_IT_IS: Final = frozenset({AUTHORIZATION, LOCATION})  # values that are not compared in lower case
+_READ_ANEW: Final = frozenset({MCP_METHOD, MCP_NAME})  # as many values as there are tools, and nothing depends on them
 
 _T = TypeVar("_T")
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from codingagents.proxies import console
+from codingagents.proxies import compiled, console
 from codingagents.rewrite.foreground_plan import ForegroundSpec
 from codingagents.trust import bpf, linux
 from codingagents.trust.errors import ProcessError, UsageError
@@ -39,9 +39,9 @@ class Console:
     def introduce(self, reached: console.Reached, confined: str) -> None:
         """Say where the helper is."""
         if self._spec.as_json:
-            self._print(console.introduction_json(self._spec, reached, confined, _now()))
+            self._print(console.introduction_json(self._spec, reached, confined, compiled.form(), _now()))
         else:
-            self._lines(console.introduction(self._spec, reached, confined, color=self._color))
+            self._lines(console.introduction(self._spec, reached, confined, compiled.form(), color=self._color))
 
     def fact(self, fact: AnyFact) -> None:
         """Say `fact`."""

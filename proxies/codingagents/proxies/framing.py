@@ -15,17 +15,21 @@ from codingagents.proxies.errors import Refusal
 CHUNKED: Final = -1  # lengths of a body that are no number of bytes
 UNTIL_CLOSE: Final = -2
 
-LAST_CHUNK = b"0\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
 MAX_SIZE_LINE = 256  # bytes, extensions included
 MAX_TRAILERS = 8192  # bytes of all trailer lines together
 
 # int(x, 16) alone would take "0x", "_" and signs. 15 digits are 2^60, and no such chunk is ever finished.
-_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _SIZE_WITH_EXTENSIONS = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
 
-_AT_SIZE, _IN_DATA, _AT_DATA_END, _IN_TRAILERS = range(4)
-_LIMITS = {_AT_SIZE: MAX_SIZE_LINE, _AT_DATA_END: 2, _IN_TRAILERS: MAX_TRAILERS}  # bytes of one line, CRLF included
+_AT_SIZE: Final = 0
+_IN_DATA: Final = 1
+_AT_DATA_END: Final = 2
+_IN_TRAILERS: Final = 3
+# Bytes of one line, CRLF included.
+_LIMITS: Final = {_AT_SIZE: MAX_SIZE_LINE, _AT_DATA_END: 2, _IN_TRAILERS: MAX_TRAILERS}
 
 
 def frame(payload: bytes) -> bytes:

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from operator import itemgetter
-from typing import TypeAlias, TypeVar
-
-import msgspec
+from typing import Final, TypeAlias, TypeVar
 
 from codingagents.proxies.errors import Refusal
 from codingagents.proxies.fields import (
@@ -45,20 +44,21 @@ from codingagents.proxies.fields import (
 )
 from codingagents.proxies.framing import CHUNKED, UNTIL_CLOSE
 
-_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") (/[!\"$-~]*) HTTP/1\.1")  # origin-form has no fragment: no "#"
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])( [\t -~\x80-\xff]*)?")
+_REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") (/[!\"$-~]*) HTTP/1\.1")  # origin-form has no fragment: no "#"
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])( [\t -~\x80-\xff]*)?")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # TRACE would echo the credential
 
-MAX_FORMS = 64
-_MAX_FORM_LINES = 64
-_MAX_FORM_BYTES = 2048  # of the head; with what the lines mean, a form keeps some 8 KiB at most
-_BODILESS = (204, 304)
-_CHUNKED = b"Transfer-Encoding: chunked"
-_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})  # no Connection header can take these away
-_NOT_TO_UPSTREAM = frozenset({b"cookie", b"cookie2"})
+MAX_FORMS: Final = 64
+_MAX_FORM_LINES: Final = 64
+_MAX_FORM_BYTES: Final = 2048  # of the head; with what the lines mean, a form keeps some 8 KiB at most
+_BODILESS: Final = (204, 304)
+_CHUNKED: Final = b"Transfer-Encoding: chunked"
+# No Connection header can take these away.
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
+_NOT_TO_UPSTREAM: Final = frozenset({b"cookie", b"cookie2"})
 # A cookie is a credential; the others lead a client to other origins, other schemes or an OAuth flow that cannot work.
-_NOT_TO_CLIENT = frozenset(
+_NOT_TO_CLIENT: Final = frozenset(
     {
         b"set-cookie",
         b"set-cookie2",
@@ -92,7 +92,8 @@ _K = TypeVar("_K")
 _F = TypeVar("_F")
 
 
-class Form(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Form:
     """What is the same in all heads of one shape: how they are framed, and which lines are passed on."""
 
     pick: Callable[[list[bytes]], tuple[bytes, ...]]  # of the head's lines and, after them, of the one that is added
@@ -102,7 +103,8 @@ class Form(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     added: bytes  # another framing line, or b""
 
 
-class RequestForm(Form, frozen=True, gc=False, kw_only=True):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RequestForm(Form):
     """A request but for what varies. Heads with the same form are the same to the gate."""
 
     method: str
@@ -117,15 +119,28 @@ class RequestForm(Form, frozen=True, gc=False, kw_only=True):
     mcp_name: list[int]
 
 
-class RequestHead(msgspec.Struct, frozen=True, gc=False):
+class RequestHead:
     """A request that is well-formed; nothing says yet that it is allowed."""
 
-    line: bytes  # the request line as it came, and as it goes
-    lines: tuple[bytes, ...]  # end-to-end header lines and framing for upstream
-    length: int  # body bytes, or CHUNKED
-    form: RequestForm
-    mcp_method: bytes | None = None  # what the headers Mcp-Method and Mcp-Name say
-    mcp_name: bytes | None = None
+    __slots__ = ("form", "length", "line", "lines", "mcp_method", "mcp_name")
+
+    def __init__(
+        self,
+        line: bytes,
+        lines: tuple[bytes, ...],
+        length: int,
+        form: RequestForm,
+        *,
+        mcp_method: bytes | None = None,
+        mcp_name: bytes | None = None,
+    ) -> None:
+        """Hold what was read."""
+        self.line: Final = line  # the request line as it came, and as it goes
+        self.lines: Final = lines  # end-to-end header lines and framing for upstream
+        self.length: Final = length  # body bytes, or CHUNKED
+        self.form: Final = form
+        self.mcp_method: Final = mcp_method  # what the headers Mcp-Method and Mcp-Name say
+        self.mcp_name: Final = mcp_name
 
     @property
     def target(self) -> bytes:
@@ -134,10 +149,12 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
 
     def to(self, target: bytes) -> RequestHead:
         """Return the same request for another `target`."""
-        return msgspec.structs.replace(self, line=b"%b %b HTTP/1.1" % (self.form.method.encode("ascii"), target))
+        line = b"%b %b HTTP/1.1" % (self.form.method.encode("ascii"), target)
+        return RequestHead(line, self.lines, self.length, self.form, mcp_method=self.mcp_method, mcp_name=self.mcp_name)
 
 
-class ResponseForm(Form, frozen=True, gc=False, kw_only=True):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResponseForm(Form):
     """A response but for what varies."""
 
     status: int
@@ -151,13 +168,17 @@ class ResponseForm(Form, frozen=True, gc=False, kw_only=True):
     location: bytes | None  # where it redirects to: not for the client
 
 
-class ResponseHead(msgspec.Struct, frozen=True, gc=False):
+class ResponseHead:
     """A response that is well-formed."""
 
-    line: bytes  # the status line for the client
-    lines: tuple[bytes, ...]  # end-to-end header lines and framing for the client
-    length: int  # body bytes, CHUNKED or UNTIL_CLOSE
-    form: ResponseForm
+    __slots__ = ("form", "length", "line", "lines")
+
+    def __init__(self, line: bytes, lines: tuple[bytes, ...], length: int, form: ResponseForm) -> None:
+        """Hold what was read."""
+        self.line: Final = line  # the status line for the client
+        self.lines: Final = lines  # end-to-end header lines and framing for the client
+        self.length: Final = length  # body bytes, CHUNKED or UNTIL_CLOSE
+        self.form: Final = form
 
 
 class RequestHeads:
@@ -187,8 +208,14 @@ class RequestHeads:
         elif form.added:
             lines.append(form.added)
         if form.mcp_method or form.mcp_name:
-            said = values(lines, form.mcp_method), values(lines, form.mcp_name)
-            return RequestHead(line, form.pick(lines), length, form, *said)
+            return RequestHead(
+                line,
+                form.pick(lines),
+                length,
+                form,
+                mcp_method=values(lines, form.mcp_method),
+                mcp_name=values(lines, form.mcp_name),
+            )
         return RequestHead(line, form.pick(lines), length, form)
 
     def judge_again(self) -> None:

@@ -7,12 +7,13 @@ client that gives up nor a request that was refused here says anything about the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from codingagents.trust.answers import ANSWERS
 from codingagents.trust.facts import AnyFact, Refused, Request, UpstreamHealth
 
-FAILURES = 3  # in a row, before the upstream counts as failing
-_UPSTREAM_CODES = frozenset(code for code, answer in ANSWERS.items() if answer.status in (502, 504))
+FAILURES: Final = 3  # in a row, before the upstream counts as failing
+_UPSTREAM_CODES: Final = frozenset(code for code, answer in ANSWERS.items() if answer.status in (502, 504))
 
 
 class Health:

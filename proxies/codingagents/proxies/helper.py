@@ -16,7 +16,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from codingagents.proxies import confinement, descriptors
+from codingagents.proxies import compiled, confinement, descriptors
 from codingagents.proxies.commands import EXIT_FAILED, Commands
 from codingagents.proxies.facts_out import FactsOut
 from codingagents.proxies.listening import tls_context
@@ -37,8 +37,10 @@ _MAX_REASON = 500
 def preload() -> None:
     """Do once, in the zygote, what every helper would do: build decoders, try the pin check, load what loads late.
 
-    Raises `TrustError` where this machine's TLS library does not refuse a wrong pin: no helper may serve then.
+    Raises `TrustError` where this machine's TLS library does not refuse a wrong pin, and `ConfigError` where what is
+    compiled is not what the sources say: no helper may serve then.
     """
+    compiled.check()
     for kind in (HelperSpec, AnyHelperCommand):
         with contextlib.suppress(WireError):
             wire.decode(kind, b"{}")

@@ -18,47 +18,39 @@ from collections.abc import Callable
 from typing import Final
 
 from codingagents.proxies.errors import Refusal
-from codingagents.proxies.exchange import UPSTREAM_FULL, Exchange
+from codingagents.proxies.exchange import UPSTREAM_FULL, ClientSide, Exchange
 from codingagents.proxies.framing import request_body
 from codingagents.proxies.heads import RequestHead
 from codingagents.proxies.surroundings import ClientEnd, RelayConfig, Surroundings, UpstreamEnd
 from codingagents.trust.answers import render
 from codingagents.trust.facts import Refused
 
-HEAD_SECONDS = 30.0  # for one request head, from its first byte; for the first one, from the connection on
-LINGER_SECONDS = 2.0  # a refused client gets this long to read the answer while it still sends
-LINGER_BYTES = 1 << 20
-_SENT_AHEAD = 64 * 1024  # bytes of later requests that may wait before the client is paused
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+HEAD_SECONDS: Final = 30.0  # for one request head, from its first byte; for the first one, from the connection on
+LINGER_SECONDS: Final = 2.0  # a refused client gets this long to read the answer while it still sends
+LINGER_BYTES: Final = 1 << 20
+_SENT_AHEAD: Final = 64 * 1024  # bytes of later requests that may wait before the client is paused
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_IDLE, _BUSY, _LINGER, _CLOSED = range(4)
+_IDLE: Final = 0
+_BUSY: Final = 1
+_LINGER: Final = 2
+_CLOSED: Final = 3
 
 # A reason not to read from the client, besides those of `exchange`.
 _AHEAD: Final = 4
 _ANY_REASON: Final = 7
 
 
-class Relay:
-    """See the module. `deadline` is when the shell calls `tick` at the latest, on the clock that was passed in.
+class Relay(ClientSide):
+    """See the module. `deadline` is when the shell calls `tick` at the latest, on the clock that was passed in."""
 
-    Is the `ClientSide` of its exchanges.
-    """
-
-    __slots__ = (
-        "_clock", "_exchange", "_held", "_idle_seconds", "_linger_left", "_paused", "_peer", "_phase", "client",
-        "client_is_full", "close_after", "config", "deadline", "draining", "now", "patience", "surroundings",
-    )  # fmt: skip
+    __slots__ = ("_clock", "_exchange", "_held", "_idle_seconds", "_linger_left", "_paused", "_peer", "_phase")
 
     def __init__(
         self, config: RelayConfig, client: ClientEnd, surroundings: Surroundings, clock: Callable[[], float]
     ) -> None:
         """Start with a fresh client connection."""
-        self.config = config
-        self.client = client
-        self.surroundings = surroundings
-        self.client_is_full = False
-        self.close_after = False
-        self.draining = False
+        super().__init__(config, client, surroundings, clock())
         self._clock = clock
         self._idle_seconds = config.limits.idle_seconds
         self._phase = _IDLE
@@ -67,8 +59,6 @@ class Relay:
         self._paused = 0
         self._held = b""
         self._linger_left = LINGER_BYTES
-        self.now = clock()
-        self.patience = self._idle_seconds
         # Anybody on the machine can connect: who says nothing does not take a place for long.
         self.deadline = self.now + min(self.patience, HEAD_SECONDS)
 
@@ -160,7 +150,7 @@ class Relay:
             exchange.body = request_body(head.length)
             if data:
                 self._read_body(exchange, data)
-            if self._exchange is not exchange:
+            if not self.busy:
                 return  # the body was malformed
         code = self.config.refusal()
         if code is not None:

@@ -8,35 +8,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TypeAlias
+from typing import Final
 
 import msgspec
 
-MAX_NAME = 128  # characters of a name in the record
-_ENCODED = (b"=?base64?", b"?=")  # MCP 2026-07-28, values that a header cannot hold as they are
+from codingagents.proxies.rpc_messages import Id, decode_call, decode_request
 
-Id: TypeAlias = str | int | float | None
+MAX_NAME: Final = 128  # characters of a name in the record
+_ENCODED: Final = (b"=?base64?", b"?=")  # MCP 2026-07-28, values that a header cannot hold as they are
+
 # RecursionError: arrays in arrays, as deep as a body is long.
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
-
-
-class _Params(msgspec.Struct, gc=False):
-    name: str | None = None
-    uri: str | None = None
-
-
-class _Call(msgspec.Struct, gc=False):
-    method: str
-    params: _Params | None = None
-
-
-class _Request(msgspec.Struct, gc=False):
-    method: str
-    id: Id = None
-
-
-_call = msgspec.json.Decoder(_Call).decode
-_request = msgspec.json.Decoder(_Request).decode
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def names(body: bytes, said_method: bytes | None, said_name: bytes | None) -> tuple[str | None, str | None]:
@@ -46,7 +28,7 @@ def names(body: bytes, said_method: bytes | None, said_name: bytes | None) -> tu
     body, there are no names: a server may have acted on either.
     """
     try:
-        call = _call(body)
+        call = decode_call(body)
     except _UNREADABLE:
         return None, None
     name = None
@@ -71,6 +53,6 @@ def _agrees(said: bytes | None, text: str | None) -> bool:
 def request_id(body: bytes) -> Id:
     """Return the id of a body that is one request; None where it is a notification, a response or unreadable."""
     try:
-        return _request(body).id
+        return decode_request(body).id
     except _UNREADABLE:
         return None

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from typing import cast
 
 from codingagents.proxies.clients import Client, PlainClient, TlsClient
 from codingagents.proxies.departures import Departures
@@ -84,10 +85,17 @@ class Server:
         """Accept from now on; `ConfigError` where `listener` is not of the kind that was specified."""
         check_family(listener, self._listen)
         if self._listen_tls is None:
-            self._server = await listen(self.loop, listener, lambda: PlainClient(self))
+            self._server = await listen(self.loop, listener, lambda: cast("asyncio.Protocol", PlainClient(self)))
         else:
             most = self._limits.connections + _HANDSHAKES_BESIDES
-            self._server = Doorway(self.loop, listener, self._listen_tls, lambda: TlsClient(self), self, most=most)
+            self._server = Doorway(
+                self.loop,
+                listener,
+                self._listen_tls,
+                lambda: cast("asyncio.BufferedProtocol", TlsClient(self)),
+                self,
+                most=most,
+            )
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, let what is in flight finish within `seconds`, then break off the rest.

@@ -18,8 +18,8 @@ from codingagents.proxies.targets import Origin
 
 MAX_HELD: Final = 16 * 1024  # bytes of an event that may be an endpoint's
 _MAX_FIELD: Final = 32  # bytes of a line that may still become `event: endpoint`
-_BOM = b"\xef\xbb\xbf"
-_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BOM: Final = b"\xef\xbb\xbf"
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 Resolve: TypeAlias = Callable[[bytes], bytes]  # an endpoint as the server names it -> as the client is to; or `Refusal`
 

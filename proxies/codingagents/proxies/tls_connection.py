@@ -63,7 +63,7 @@ class Handshake(asyncio.Protocol):
     def _succeed(self) -> None:
         connection = TlsConnection(self._home, self._tls, self._incoming, self._outgoing)
         connection.connection_made(self._transport)
-        self._transport.set_protocol(connection)
+        self._transport.set_protocol(cast("asyncio.Protocol", connection))
         self._transport.write(self._outgoing.read())
         secured, self._secured = self._secured, None
         if secured is not None and not secured.done():

@@ -13,6 +13,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from codingagents.proxies.connection import Connection
 from codingagents.proxies.dial import DialFailed, Target, connected
@@ -187,7 +188,8 @@ class Upstream:
         return connection
 
     async def _plain(self, raw: socket.socket, name: str) -> Connection:
-        _, connection = await self._loop.create_connection(lambda: Connection(self), sock=raw)
+        connection = Connection(self)
+        await self._loop.create_connection(lambda: cast("asyncio.Protocol", connection), sock=raw)
         if self._peers is not None:
             try:
                 await self._look_at_server(connection, name, self._peers)

@@ -44,7 +44,7 @@ def serving(spec: ForegroundSpec, **changes: object) -> ForegroundSpec:
 
 
 def test_an_introduction_can_be_pasted_from() -> None:
-    lines = introduction(SPEC, TCP, "little", color=False)
+    lines = introduction(SPEC, TCP, "little", "compiled", color=False)
     assert lines == [
         r"note: a \x1b[2J note",
         "docs: https://[2001:db8::1]:443/mcp",
@@ -52,6 +52,7 @@ def test_an_introduction_can_be_pasted_from() -> None:
         "  serves       UID 1000 and the local bearer",
         "  bearer       /run/user/1000/x y/bearer",
         "  confinement  little",
+        "  modules      compiled",
         (
             "  Claude Code  claude mcp add --transport http docs http://127.0.0.1:4001/mcp "
             "--header \"Authorization: Bearer $(cat '/run/user/1000/x y/bearer')\""
@@ -62,11 +63,14 @@ def test_an_introduction_can_be_pasted_from() -> None:
         ),
         "Ctrl-C ends it.",
     ]
-    assert introduction(SPEC, TCP, "little", color=True)[1] == "\x1b[1mdocs\x1b[0m: https://[2001:db8::1]:443/mcp"
+    assert (
+        introduction(SPEC, TCP, "little", "compiled", color=True)[1]
+        == "\x1b[1mdocs\x1b[0m: https://[2001:db8::1]:443/mcp"
+    )
 
 
 def test_codex_is_not_told_of_a_legacy_server() -> None:
-    lines = introduction(serving(SPEC, transport="sse"), TCP, "little", color=False)
+    lines = introduction(serving(SPEC, transport="sse"), TCP, "little", "compiled", color=False)
     assert [line for line in lines if "codex" in line] == []
     assert any("--transport sse docs" in line for line in lines)
 
@@ -74,7 +78,9 @@ def test_codex_is_not_told_of_a_legacy_server() -> None:
 @pytest.mark.parametrize("auth", [["uid"], ["bearer"], []])
 def test_who_may_call_is_said(auth: list[str]) -> None:
     spec = serving(SPEC, client_auth=auth)
-    (line,) = [line for line in introduction(spec, UNIX, "little", color=False) if line.startswith("  serves")]
+    (line,) = [
+        line for line in introduction(spec, UNIX, "little", "compiled", color=False) if line.startswith("  serves")
+    ]
     assert (
         line.split(None, 1)[1]
         == {"uid": "UID 1000", "bearer": "the local bearer", "": "anybody on this machine"}["".join(auth)]
@@ -82,14 +88,14 @@ def test_who_may_call_is_said(auth: list[str]) -> None:
 
 
 def test_a_unix_socket_is_for_curl() -> None:
-    lines = introduction(serving(SPEC, client_auth=["uid"]), UNIX, "little", color=False)
+    lines = introduction(serving(SPEC, client_auth=["uid"]), UNIX, "little", "compiled", color=False)
     assert "  listens on   unix:/tmp/a b.sock" in lines
     assert "  curl         curl --unix-socket '/tmp/a b.sock' http://localhost/mcp" in lines
     assert [line for line in lines if "claude" in line] == []
 
 
 def test_a_program_gets_the_same_as_json() -> None:
-    said = json.loads(introduction_json(SPEC, TCP, "little", NOW))
+    said = json.loads(introduction_json(SPEC, TCP, "little", "compiled", NOW))
     assert said == {
         "time": NOW,
         "server": "docs",
@@ -100,12 +106,16 @@ def test_a_program_gets_the_same_as_json() -> None:
         "client_auth": ["uid", "bearer"],
         "user_id": 1000,
         "confinement": "little",
+        "modules": "compiled",
         "notes": SPEC.notes,
     }
 
 
 def test_no_secret_is_in_an_introduction() -> None:
-    text = "\n".join(introduction(SPEC, TCP, "x", color=True)) + introduction_json(SPEC, TCP, "x", NOW).decode()
+    text = (
+        "\n".join(introduction(SPEC, TCP, "x", "compiled", color=True))
+        + introduction_json(SPEC, TCP, "x", "compiled", NOW).decode()
+    )
     assert not [word for word in ("Secret", "local-value", "upstream-value") if word in text]
 
 

@@ -73,7 +73,7 @@ async def test_every_other_end_is_not_clean(version: Version, ending: str) -> No
     good = bench.sealed(ANSWER)
     if ending == "eof":
         bench.arrive(good)
-        assert isinstance(bench.pipe.protocol, asyncio.Protocol)
+        assert isinstance(bench.pipe.protocol, TlsConnection)
         bench.pipe.protocol.eof_received()
     elif ending == "reset":
         bench.arrive(good)

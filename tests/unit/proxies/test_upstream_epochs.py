@@ -7,13 +7,11 @@ import contextlib
 import hashlib
 import socket
 import ssl
-from collections.abc import Callable
 
 import pytest
 
 from codingagents.proxies import upstream_trust
 from codingagents.proxies.connection import Connection
-from codingagents.proxies.upstream import Upstream
 from codingagents.proxies.upstream_trust import Trust
 from codingagents.rewrite.specs import OverrideSpec, PinSpec
 from codingagents.trust import facts
@@ -144,26 +142,17 @@ def test_a_handshake_under_way_begins_anew_by_the_new_pins() -> None:
     with_upstream(test, BOTH)
 
 
-class Sudden(Upstream):
-    """Lets something happen between the end of a handshake and the moment at which whoever dialed hears of it."""
-
-    then: Callable[[], object] | None = None
-
-    def opened(self, connection: Connection) -> None:
-        super().opened(connection)
-        then, self.then = self.then, None
-        if then is not None:
-            asyncio.get_running_loop().call_soon(then)
-
-
 @pytest.mark.parametrize("change", ["trust", "secrets"])
 def test_a_connection_that_came_with_the_change_is_made_again(change: str) -> None:
-    """It was judged by the former pins; nobody gets it."""
+    """It was judged by the former pins; nobody gets it.
+
+    Connections take the time of their birth between the end of the handshake and the moment at which who dialed hears.
+    """
 
     async def test(bench: Bench) -> None:
         upstream = bench.upstream
-        assert isinstance(upstream, Sudden)
-        upstream.then = upstream.begin_epoch if change == "secrets" else lambda: upstream.renew_trust(pinned(ONE))
+        then = upstream.begin_epoch if change == "secrets" else lambda: upstream.renew_trust(pinned(ONE))
+        bench.sudden.append(lambda: bench.loop.call_soon(then))
         dialing = asyncio.ensure_future(upstream.dial())
         there, _ = await bench.loop.sock_accept(bench.server)
         former = Peer(bench.loop, there, SERVING_OTHER)
@@ -175,10 +164,11 @@ def test_a_connection_that_came_with_the_change_is_made_again(change: str) -> No
                 await latter.do(latter.tls.do_handshake)
                 connection = await dialing
                 await gone(bench, former)
+                assert not bench.sudden
                 assert connection.epoch == upstream.epoch == 1
                 connection.close()
 
-    with_upstream(test, BOTH, kind=Sudden)
+    with_upstream(test, BOTH)
 
 
 def test_after_the_change_new_connections_are_judged_by_it() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from codingagents.proxies.connection import Connection
@@ -182,12 +182,18 @@ class Bench:
             pass
         return read
 
+    def turns(self) -> Iterator[None]:
+        """Yield until the handshake is over; nothing else would end one that makes no progress."""
+        for _ in range(10):
+            if self.secured.done():
+                return
+            yield
+        raise AssertionError("the handshake does not end")
+
     def shake(self, last: Callable[[], bytes] = lambda: b"") -> None:
         """Do the handshake; the server sends the result of `last` at once with its own last flight."""
         over = False
-        for _ in range(10):
-            if self.secured.done():
-                break
+        for _ in self.turns():
             self.to_server.write(self.pipe.written)
             self.pipe.written = b""
             try:
@@ -197,8 +203,6 @@ class Bench:
             else:
                 over = True
             self.arrive(self.from_server.read() + (last() if over else b""))
-        else:
-            raise AssertionError("the handshake does not end")
         if not over:
             self.to_server.write(self.pipe.written)
             self.pipe.written = b""

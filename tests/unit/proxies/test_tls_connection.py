@@ -242,7 +242,7 @@ async def test_back_pressure_passes_to_the_owner() -> None:
 async def test_nothing_goes_to_a_server_whose_path_is_refused(version: Version) -> None:
     """There never is a connection, nor a read or a write that could pass the check by."""
     bench = Bench(trusting(pinning("enforce", (Pin(make_root("Pinned").pin),))), SERVING[version])
-    while not bench.secured.done():
+    for _ in bench.turns():
         bench.to_server.write(bench.pipe.written)
         bench.pipe.written = b""
         with contextlib.suppress(ssl.SSLWantReadError):

@@ -134,9 +134,13 @@ def _read(directory: Path, name: str) -> StoredOverride:
     remedy = f"run: coding-agents trust remove {name}, and add it again"
     try:
         parse_name(name)
-        override, digest = from_toml(_table(directory, name), name)
+        table = _table(directory, name)
     except (UsageError, ValueError, FileNotFoundError):
         raise ConfigError(f"{directory / name}{_TOML} is not as it was written; {remedy}") from None
+    try:
+        override, digest = from_toml(table, name)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {remedy}") from None
     content = next((found for found in _candidates(directory, name) if _sha256(found) == digest), None)
     if content is None:
         raise ConfigError(f"{directory / name}{_PEM} is not what {name}{_TOML} names; {remedy}")

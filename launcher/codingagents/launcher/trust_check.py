@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import json
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from codingagents.launcher import trust_report
 from codingagents.launcher.terminal import say
 from codingagents.launcher.tls_look import NoTls, Trusted, Untrusted, look
 from codingagents.launcher.trust_report import Report
-from codingagents.launcher.trust_shared import Actions, parser_text
+from codingagents.launcher.trust_shared import Actions, parser_text, print_json, print_table
 from codingagents.launcher.trust_target import MADE_UP, chosen, configuration, spec_of
 from codingagents.launcher.trust_verdict import Verdict, explain, judge, remedies
 from codingagents.rewrite.certificates import describe
@@ -76,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         return _all(options)
     report = checked(*chosen(options), options.days)
     if options.json:
-        _print_json(trust_report.document(report))
+        print_json(trust_report.document(report))
     else:
         sys.stdout.write("".join(f"{line}\n" for line in trust_report.lines(report)))
     return EXIT_OK if report.verdict.holds else EXIT_REFUSED
@@ -128,9 +126,9 @@ def _all(options: argparse.Namespace) -> int:
     with ThreadPoolExecutor(THREADS) as pool:
         reports = list(pool.map(lambda server: checked(config, server, options.days), servers))
     if options.json:
-        _print_json([trust_report.document(report) for report in reports])
+        print_json([trust_report.document(report) for report in reports])
     elif reports:
-        _print_rows([trust_report.row(report) for report in reports])
+        print_table(trust_report.COLUMNS, [trust_report.row(report) for report in reports], {"FAILED"})
     else:
         say(f"{config.file} has no https server that is enabled")
     return EXIT_OK if all(report.verdict.holds for report in reports) else EXIT_REFUSED
@@ -141,23 +139,3 @@ def _url(spec: RemoteSpec) -> str:
     ways = [f"at {spec.connect_to}"] if spec.connect_to else []
     ways += [f"through {spec.proxy}"] if spec.proxy else []
     return " ".join((f"https://{host}:{spec.port}", *ways))
-
-
-def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    if sys.stdout.isatty():
-        from rich.console import Console  # noqa: PLC0415 -- slow to load, and for terminals only
-        from rich.table import Table  # noqa: PLC0415 -- likewise
-        from rich.text import Text  # noqa: PLC0415 -- likewise
-
-        table = Table(*trust_report.COLUMNS)
-        for row in rows:
-            table.add_row(*(Text(cell, "bold red" if cell == "FAILED" else "", overflow="fold") for cell in row))
-        Console().print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(trust_report.COLUMNS, *rows, strict=True)]
-    for row in (trust_report.COLUMNS, *rows):
-        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")

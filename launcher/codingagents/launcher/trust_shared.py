@@ -1,4 +1,4 @@
-"""SHELL: what the actions of `coding-agents trust` share: where the store is, who uses what, a certificate as text.
+"""SHELL: what the actions of `coding-agents trust` share: the store, who uses it, and how what they found is printed.
 
 What certificates say is escaped here. Decides nothing.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Iterator
+import json
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
@@ -104,3 +106,26 @@ def certificate_lines(facts: CertificateFacts, now: datetime.datetime) -> Iterat
     for label, text in rows.items():
         if text:
             yield f"  {label:<10}{printable(text)}"
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], loud: Collection[str]) -> None:
+    """Print cells that are escaped: a table on a terminal, where those that are `loud` are red; else a line a row."""
+    if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 -- slow to load, and for terminals only
+        from rich.table import Table  # noqa: PLC0415 -- likewise
+        from rich.text import Text  # noqa: PLC0415 -- likewise
+
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*(Text(cell, "bold red" if cell in loud else "", overflow="fold") for cell in row))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")
+
+
+def print_json(value: object) -> None:
+    """Print `value` for programs."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")

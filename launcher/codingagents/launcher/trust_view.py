@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from codingagents.launcher.running_trust import sessions_with
 from codingagents.launcher.terminal import say
-from codingagents.launcher.trust_shared import Actions, base, certificate_lines, parser_text, store, users
+from codingagents.launcher.trust_shared import (
+    Actions,
+    base,
+    certificate_lines,
+    parser_text,
+    print_json,
+    print_table,
+    store,
+    users,
+)
 from codingagents.rewrite.certificates import describe, to_pem
 from codingagents.rewrite.overrides import Override
 from codingagents.trust.errors import EXIT_OK
@@ -57,9 +64,9 @@ def _list(options: argparse.Namespace) -> int:
     overrides = [found.override for found in store().all()]
     used = _used_by(options.config)
     if options.json:
-        _print_json([_document(each, used) for each in overrides])
+        print_json([_document(each, used) for each in overrides])
     elif overrides:
-        _print_table([_cells(each, used) for each in overrides])
+        print_table(_COLUMNS, [_cells(each, used) for each in overrides], {_OVERRIDDEN})
     else:
         say("there are no trust overrides; see: coding-agents trust add --help")
     return EXIT_OK
@@ -72,7 +79,7 @@ def _show(options: argparse.Namespace) -> int:
         return EXIT_OK
     used = _used_by(options.config)
     if options.json:
-        _print_json({**_document(override, used), "certificates": to_pem(certificates)})
+        print_json({**_document(override, used), "certificates": to_pem(certificates)})
         return EXIT_OK
     sys.stdout.write(
         f"{override.name}\n"
@@ -131,24 +138,3 @@ def _cells(override: Override, used: dict[str, list[str]]) -> tuple[str, ...]:
         ", ".join(used.get(override.name, ())) or "-",
         override.sha256,
     )
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    if sys.stdout.isatty():
-        from rich.console import Console  # noqa: PLC0415 -- slow to load, and for terminals only
-        from rich.table import Table  # noqa: PLC0415 -- likewise
-        from rich.text import Text  # noqa: PLC0415 -- likewise
-
-        table = Table(*_COLUMNS)
-        for row in rows:
-            table.add_row(*(Text(cell, "bold red" if cell == _OVERRIDDEN else "", overflow="fold") for cell in row))
-        Console().print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-    for row in (_COLUMNS, *rows):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write(line.rstrip() + "\n")
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")

@@ -168,6 +168,8 @@ def test_an_override_is_named_and_its_bypass_of_pins_is_no_reason_to_pin(desk: D
             assert desk.run(*add, *arguments).returncode == 0
             code, found = desk.check("x")
             assert (code, found["trusted_by"]) == (codes[0], "override corp")
+            assert ("the override corp lets the path pass" in " ".join(found["warnings"])) == bool(arguments)
+            assert (found["proposal"] is None) == bool(arguments)
             done = desk.run("rotate", "x", "--yes")
             assert done.returncode == codes[1], done
             assert (desk.config.read_text() == before) == ("which overrides pins" in done.stderr) == bool(arguments)

@@ -24,6 +24,7 @@ from codingagents.rewrite.certificates import describe
 from codingagents.rewrite.check import check_trust
 from codingagents.rewrite.config import Config, RemoteServer
 from codingagents.rewrite.pin_proposal import seen_path
+from codingagents.rewrite.pin_rules import rules_of
 from codingagents.rewrite.specs import RemoteSpec
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import EXIT_OK, EXIT_REFUSED, AgentError, UsageError
@@ -100,13 +101,20 @@ def _seen(plain: Report, spec: RemoteSpec, days: int | None, *, known: bool) -> 
     match look(spec):
         case Trusted(trust, chain):
             seen = seen_path(chain)
-            bypass = None if trust.match is None else trust.match.bypass
+            # Where pins are off, nobody has asked for it yet.
+            matched = trust.match is not None and bool(trust.match.pins)
+            bypass = None if matched else rules_of(spec.tls).bypasses.get(trust.anchor_sha256)
             verdict = judge(plain.server, spec.tls, seen, bypass=bypass, now=plain.now, days=days)
             if spec.tls.client_certificate is not None:
                 what = "the client certificate was not shown, and whether the server takes it is not known"
                 verdict = dataclasses.replace(verdict, warnings=(*verdict.warnings, what))
             return dataclasses.replace(
-                plain, verdict=verdict, seen=seen, tls_version=trust.tls_version, trusted_by=trust.anchored_by
+                plain,
+                verdict=verdict,
+                seen=seen,
+                tls_version=trust.tls_version,
+                trusted_by=trust.anchored_by,
+                bypassed=bypass is not None,
             )
         case Untrusted(code, message, sent):
             facts = tuple(map(describe, sent))

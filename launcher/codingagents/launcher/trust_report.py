@@ -36,6 +36,7 @@ class Report:
     sent: tuple[CertificateFacts, ...] = ()
     tls_version: str | None = None
     trusted_by: str | None = None  # the store in which the path ends, as `PeerTrust.anchored_by`
+    bypassed: bool = False  # an override of pins let the path pass: its keys may be anybody's
 
     @property
     def days_left(self) -> int | None:
@@ -47,8 +48,8 @@ class Report:
 
     @property
     def proposal(self) -> str | None:
-        """A table of pins to paste, with what a person should know as comments; None for a path not verified."""
-        if self.seen is None:
+        """A table of pins to paste, with what a person should know as comments; None for a path not to be pinned."""
+        if self.seen is None or self.bypassed:
             return None
         proposal = propose(self.seen)
         comments = [_COMPARE, *proposal.advice]

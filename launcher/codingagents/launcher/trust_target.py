@@ -16,11 +16,12 @@ import msgspec
 from codingagents.launcher.terminal import say
 from codingagents.launcher.trust_shared import base, store
 from codingagents.rewrite.addresses import Url, is_ip, parse_host_port, parse_url
-from codingagents.rewrite.anchors import read_anchors
+from codingagents.rewrite.anchors import MAX_STORE, certificates, read_anchors
 from codingagents.rewrite.config import AnchorSource, Config, RemoteServer
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.parse_tls import HOST_STORE
 from codingagents.rewrite.plan import with_anchors
+from codingagents.rewrite.private_files import read_plain
 from codingagents.rewrite.reading import read_config
 from codingagents.rewrite.specs import RemoteSpec
 from codingagents.trust.errors import AgentError, NotFoundError, UsageError
@@ -123,6 +124,8 @@ def _changed(server: RemoteServer, options: argparse.Namespace) -> RemoteServer:
             spec = msgspec.structs.replace(spec, connect_to=parse_host_port(options.connect_to))
         except ValueError as error:
             raise UsageError(f"--connect-to {error}") from None
+    for name in options.ca_override:
+        store().get(name)  # else the configuration would be said to name it
     if options.ca_override:
         anchors = dataclasses.replace(anchors, overrides=(*anchors.overrides, *options.ca_override))
     return dataclasses.replace(server, spec=spec, anchors=anchors)
@@ -133,4 +136,8 @@ def _anchors(ca: str, old: AnchorSource) -> AnchorSource:
         return dataclasses.replace(old, store="host", path=HOST_STORE)
     if ca == "certifi":
         return dataclasses.replace(old, store="certifi", path=None)
+    try:
+        certificates(read_plain(Path(ca), limit=MAX_STORE), ca)
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {ca}; --ca is host, certifi, or a file of certificates") from None
     return dataclasses.replace(old, store="custom", path=ca)

@@ -150,7 +150,11 @@ def _read(directory: Path, name: str) -> StoredOverride:
 def _table(directory: Path, name: str) -> Table:
     """Return what `NAME.toml` holds; `ValueError` where it is no TOML, `ConfigError` where others may touch it."""
     path = directory / f"{name}{_TOML}"
-    return Table(tomllib.loads(read_private(path, limit=MAX_TOML).decode()), str(path))
+    text = read_private(path, limit=MAX_TOML).decode()
+    try:
+        return Table(tomllib.loads(text), str(path))
+    except RecursionError:
+        raise ValueError from None
 
 
 def _candidates(directory: Path, name: str) -> Iterator[bytes]:

@@ -180,6 +180,10 @@ def test_an_entry_that_was_tampered_with_is_refused_and_can_be_removed(store: Ov
         ),
         ((directory / "corp.pem").unlink, f"corp.pem is not what corp.toml names; {remedy}"),
         (lambda: (directory / "corp.toml").write_text("x ="), f"corp.toml is not as it was written; {remedy}"),
+        (
+            lambda: (directory / "corp.toml").write_text("x=" + "[" * 9999),
+            f"corp.toml is not as it was written; {remedy}",
+        ),
         (lambda: (directory / "corp.toml").write_bytes(b"\xff"), f"corp.toml is not as it was written; {remedy}"),
         (lambda: (directory / "corp.toml").write_text("x = 1"), f'has no key "x".*; {remedy}'),
         (lambda: (directory / "corp.toml").write_text("scope = []"), f"; {remedy}"),

@@ -24,7 +24,7 @@ def running_sessions(base: Path) -> dict[str, list[RemoteSpec]]:
     A session whose specification cannot be read is passed over: what is told here is a courtesy.
     """
     found = {}
-    for directory in sorted((base / "sessions").glob("*")):
+    for directory in sorted((base / places.SESSIONS).glob("*")):
         if _is_running(directory):
             with contextlib.suppress(AgentError, FileNotFoundError):
                 text = read_private(directory / places.SESSION_SPEC, limit=_MAX_SPEC)

@@ -14,8 +14,8 @@ has its control: a client that trusts as peers do (`naive_clients`) or a helper 
 | SNI and Host disagree | `test_sni_and_host_…`; a wrong Host: test_helper_relays_and_guards_its_credential.py |
 | IP literals | `test_an_impostor_…`: the address as a dNSName; `test_the_pinned_server_…`: as an iPAddress |
 | wildcards, CN | `test_an_impostor_…`: two labels, no SAN; `test_the_pinned_server_…`: one label; |
-| | a host outside the pins' own: tests/unit/rewrite/test_upstream_tls.py and test_parse_mistakes.py |
-| pins expire open | `test_expired_pins_…`; warnings: tests/unit/supervisor/test_expiry.py, test_renewals.py |
+| | a host outside the pins' own: tests/unit/rewrite/test_parse_mistakes.py |
+| pins expire open | `test_expired_pins_…`; warnings: tests/unit/supervisor/test_expiry.py |
 | rotation is an outage | `test_mode_report_…`; test_helper_takes_new_trust.py, test_trust_is_reloaded_….py |
 | pooled, resumed connections | `test_after_a_change_of_pins_…`; resumed: tests/unit/trust/test_context.py |
 | proxy and trust from the environment | `test_nothing_of_the_environment_…`, `test_helper_run_…` |
@@ -405,7 +405,7 @@ def environment(folder: Path, proxy: Witness) -> dict[str, str]:
 
 
 def test_nothing_of_the_environment_counts_in_a_helper(tmp_path: Path) -> None:
-    """Neither an authority, nor a key log, nor a proxy; the variables are set for the zygote, as nobody does."""
+    """It is emptied, no file is read, and contexts look for nothing there (tests/unit/trust/test_context.py)."""
     impostor = served(UNKNOWN.issue((NAME, "127.0.0.1")))
     with Witness() as proxy, Witness(impostor) as rogue, Witness(served(LEAF)) as server:
         variables = environment(tmp_path, proxy)
@@ -427,7 +427,7 @@ def test_nothing_of_the_environment_counts_in_a_helper(tmp_path: Path) -> None:
 
 
 def test_helper_run_trusts_by_its_configuration_alone(tmp_path: Path) -> None:
-    """As a user starts it, with the same variables in the shell."""
+    """As a user starts it, with the same variables in the shell; the control is above."""
     impostor = served(UNKNOWN.issue((NAME,)))
     (tmp_path / "store.pem").write_text(STORE)
     with Witness() as proxy, Witness(impostor) as rogue, Witness(served(LEAF)) as server:

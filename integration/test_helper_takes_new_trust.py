@@ -254,6 +254,16 @@ def test_a_set_that_cannot_be_used_is_refused_and_the_former_stays(
         assert code(ask(helper, helper.head(length=0))) == "pin_mismatch"
 
 
+def test_a_new_date_holds_from_the_next_request_on(zygote: Zygote) -> None:
+    """Pins that were past are renewed, without another change and without a new helper."""
+    with Changing() as upstream:
+        pins = [PinSpec(spki=upstream.one.pin)]
+        with Helper(zygote, upstream.remote(tls_pins=pins, tls_pins_expire="2020-01-01")) as helper:
+            assert code(ask(helper, helper.head(length=0))) == "pins_expired"
+            assert renew(helper, upstream.trust(upstream.one, pins_expire="9000-01-01")).problem is None
+            assert status(ask(helper, helper.head(length=0))) == 200
+
+
 def test_the_credential_goes_by_the_new_rules_at_the_next_request(zygote: Zygote) -> None:
     """Withheld in mode report, on a connection that would have had it; attached again when a pin is enforced."""
     with Changing() as upstream, Helper(zygote, upstream.remote(tls_pins=[PinSpec(spki=upstream.one.pin)])) as helper:

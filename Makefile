@@ -6,7 +6,7 @@ SHELL   := /bin/bash
 # A job in the background or under nohup ignores these; what the tests start would inherit it.
 FOREGROUND := env --default-signal=HUP,INT,QUIT
 
-.PHONY: demo check test bench fmt lint types contracts unit integration lock schema venv clean
+.PHONY: demo check test bench fmt lint types contracts unit compiled integration lock schema venv clean
 
 demo:                             ## One complete session on real parts, shown line by line (root).
 	@[ "$$(id -u)" -eq 0 ] || { echo "coding-agents: the demo needs root: run 'sudo make demo'." >&2; exit 2; }
@@ -15,7 +15,7 @@ demo:                             ## One complete session on real parts, shown l
 
 check: lint types contracts unit  ## Format, lint, types, import contracts, unit and property tests.
 
-test: check integration           ## Everything, integration tests included (root).
+test: check compiled integration  ## Everything, integration tests included (root).
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -32,6 +32,8 @@ unit: $(VENV)/.dev
 	$(FOREGROUND) $(BIN)/coverage run -m pytest -q tests
 	$(BIN)/coverage report
 	$(BIN)/python tests/core_coverage.py
+
+compiled: $(VENV)/.dev            ## The tests of proxies once more, on what was compiled of it.
 	$(FOREGROUND) $(BIN)/python -m pytest -q --compiled tests/unit/proxies tests/property
 
 integration: $(VENV)/.dev

@@ -68,6 +68,7 @@ def test_the_first_pins_make_a_credential_load(desk: Desk, server: Server) -> No
     assert "coding-agents trust rotate x --config" in checked.stderr
     done = desk.run("rotate", "x", "--yes")
     assert done.returncode == 0, done
+    assert "the backup is the root above: it holds while issuers below it change" in done.stderr
     after = desk.config.read_text()
     start = after.index("\n[mcp_servers.x.tls.pins]")
     assert after[:start] + after[after.index("\n]\n", start) + 3 :] == before

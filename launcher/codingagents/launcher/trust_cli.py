@@ -26,7 +26,8 @@ examples:
   coding-agents trust reload 20270301-9f86d081
 
 exit codes:
-  0 ok · 1 refused, not reached, or a check failed · 2 usage, configuration, or no confirmation · 3 not found
+  0 ok · 1 a check failed, or a certificate is not what was asked for · 2 usage, configuration, or nobody vouched
+  3 not found · 130 interrupted
 """
 # In the order of the help.
 _ADD_PARSERS: tuple[Callable[[Actions], None], ...] = (

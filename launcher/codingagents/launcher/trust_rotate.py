@@ -88,6 +88,9 @@ def run(options: argparse.Namespace) -> int:
         raise TrustError(f"{server.name} needs a backup: {'; '.join(propose(seen).advice)}; then give it with --backup")
     edited = with_pins(text, str(path), server.name, pins, expires)
     _show(seen, text, edited, path)
+    if not old and not added:
+        for sentence in propose(seen).advice:
+            say(sentence)
     if edited == text:
         say(f"the pins of {server.name} are those already, with that date; nothing was written")
         return EXIT_OK

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import re
 import sys
 from pathlib import Path
 
@@ -20,14 +19,13 @@ from codingagents.launcher.trust_rules import Candidate, judge
 from codingagents.launcher.trust_shared import Actions, base, certificate_lines, parser_text, store, users
 from codingagents.launcher.trust_source import Found, from_file, from_server, from_url
 from codingagents.launcher.trust_target import configuration, https_server
+from codingagents.launcher.vouching import DIGITS, fingerprint_option, is_start_of, somebody_is_there, typed_line
 from codingagents.rewrite.anchors import is_session_authority
 from codingagents.rewrite.config import RemoteServer
 from codingagents.rewrite.overrides import EVERYWHERE, MAX_SCOPE, Override, in_scope, parse_name, parse_scope
 from codingagents.rewrite.reading import read_text
 from codingagents.trust.errors import EXIT_OK, TrustError, UsageError
 from codingagents.trust.terminal import printable
-
-DIGITS = 8  # of the fingerprint, to be typed
 
 _HELP = """\
 Keep the certificate authority in FILE as override NAME, for the hosts of --scope.
@@ -70,7 +68,7 @@ def add_parser(actions: Actions) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says. Raises `AgentError`."""
     name = parse_name(options.name)
-    fingerprint = None if options.fingerprint is None else parse_fingerprint(options.fingerprint)
+    fingerprint = fingerprint_option(options.fingerprint)
     server = None if options.server is None else https_server(configuration(options.config), options.server)
     scopes = list(dict.fromkeys(map(parse_scope, options.scope)))
     if len(scopes) > MAX_SCOPE:
@@ -108,25 +106,6 @@ def run(options: argparse.Namespace) -> int:
         say(f"wrote it into ca_overrides of [mcp_servers.{server.name}.tls]")
     _tell_next(override, options.config)
     return EXIT_OK
-
-
-def parse_fingerprint(text: str) -> str:
-    """Return 64 hexadecimal digits from how tools write a SHA-256: colons, capitals, `sha256:` and the like."""
-    digits = re.sub(r"^sha-?256( fingerprint)?[:=/ ]*", "", text.strip().lower()).replace(":", "").replace(" ", "")
-    if not re.fullmatch(r"[0-9a-f]{64}", digits, re.ASCII):
-        raise UsageError("--fingerprint must be the SHA-256 of the certificate: 64 hexadecimal digits")
-    return digits
-
-
-def typed_line() -> str:
-    """Return what a person types at the terminal, in small letters, whatever bytes a terminal sends."""
-    return sys.stdin.buffer.readline().decode("ascii", "replace").strip().lower()
-
-
-def is_start_of(sha256: str, typed: str) -> bool:
-    """Whether `typed` is at least the first `DIGITS` digits of a fingerprint, in any way to write it."""
-    digits = re.sub(r"[: ]", "", typed)
-    return len(digits) >= DIGITS and sha256.startswith(digits)
 
 
 def _found(options: argparse.Namespace, server: RemoteServer | None) -> Found:
@@ -178,7 +157,7 @@ def _vouch(override: Override, fingerprint: str | None, *, yes: bool) -> None:
             )
         if yes or not (override.override_pins or EVERYWHERE in override.scope):
             return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not somebody_is_there():
         remedy = (
             "--yes as well" if fingerprint is not None else "--fingerprint with the SHA-256 that its owner tells you"
         )

@@ -18,11 +18,11 @@ from codingagents.launcher.config_edit import with_pins
 from codingagents.launcher.config_file import rewrite
 from codingagents.launcher.terminal import say
 from codingagents.launcher.tls_look import NoTls, Trusted, Untrusted, look
-from codingagents.launcher.trust_add import DIGITS, is_start_of, parse_fingerprint, typed_line
 from codingagents.launcher.trust_report import certificate_lines
 from codingagents.launcher.trust_shared import Actions, base, parser_text
 from codingagents.launcher.trust_target import https_server, spec_of
 from codingagents.launcher.trust_verdict import place_names
+from codingagents.launcher.vouching import DIGITS, fingerprint_option, is_start_of, somebody_is_there, typed_line
 from codingagents.rewrite.check import MAX_PIN_DAYS
 from codingagents.rewrite.config import Config, RemoteServer
 from codingagents.rewrite.parse import parse_config
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     today = datetime.datetime.now(datetime.UTC).date()
     expires = _date(options.expires, today)
     added = [_backup(text) for text in options.backup]
-    fingerprint = None if options.fingerprint is None else parse_fingerprint(options.fingerprint)
+    fingerprint = fingerprint_option(options.fingerprint)
     text = read_text(path)
     config, server = _server(text, path, options.server)
     old = [] if server.spec.tls is None else server.spec.tls.pins
@@ -173,7 +173,7 @@ def _confirm(
             return
     if known and yes:
         return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not somebody_is_there():
         remedy = "--yes" if known else "--fingerprint with the SHA-256 that the server's owner tells you"
         raise UsageError(f"nobody is at a terminal to confirm it, so nothing was written; give {remedy}")
     if known:

@@ -6,7 +6,10 @@ SHELL   := /bin/bash
 # A job in the background or under nohup ignores these; what the tests start would inherit it.
 FOREGROUND := env --default-signal=HUP,INT,QUIT
 
-.PHONY: demo check test bench fmt lint types contracts unit compiled integration lock schema venv clean
+UNIT    := unit-properties unit-waiting unit-computing
+WAITING := tests/unit/supervisor tests/unit/launcher
+
+.PHONY: demo check test bench fmt lint types contracts unit $(UNIT) compiled integration lock schema venv clean
 
 demo:                             ## One complete session on real parts, shown line by line (root).
 	@[ "$$(id -u)" -eq 0 ] || { echo "coding-agents: the demo needs root: run 'sudo make demo'." >&2; exit 2; }
@@ -28,10 +31,21 @@ contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q tests/test_layout.py
-	$(FOREGROUND) $(BIN)/coverage run -m pytest -q tests
+	$(BIN)/coverage erase
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(UNIT)
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/python tests/core_coverage.py
+
+# Side by side: some compute, and some wait for the processes that they start.
+unit-computing:
+	$(FOREGROUND) $(BIN)/coverage run -p -m pytest -q tests $(addprefix --ignore=,tests/property $(WAITING))
+
+unit-waiting:
+	$(FOREGROUND) $(BIN)/coverage run -p -m pytest -q $(WAITING)
+
+unit-properties:                  # these take three times as long with coverage, and the gate holds without
+	$(FOREGROUND) $(BIN)/python -m pytest -q tests/property
 
 compiled: $(VENV)/.dev            ## The tests of proxies once more, on what was compiled of it.
 	$(FOREGROUND) $(BIN)/python -m pytest -q --compiled tests/unit/proxies tests/property

@@ -85,7 +85,7 @@ def test_an_upstream_that_fails_degrades_and_recovers_a_helper(tmp_path: Path, s
     """Also under a load whose facts are over the quota: the state must not hide behind the requests."""
     script = """
 tell(**ready)
-for _ in range(6000): tell(**request)
+for _ in range(1000): tell(**request, mcp_name="x" * 20_000)  # of the price of twenty each
 tell(fact="upstream-health", state="failing", error_type="dns_failed")
 tell(fact="upstream-health", state="failing", error_type="dns_failed")
 tell(fact="upstream-health", state="failing", error_type="tls_failed")

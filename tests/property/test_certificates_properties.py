@@ -50,7 +50,10 @@ def test_any_file_is_certificates_or_a_sentence(content: bytes) -> None:
             assert "a certificate cannot be read" in str(error)  # noqa: PT017 -- likewise
 
 
-@given(st.lists(st.sampled_from(ROOTS), min_size=1), st.text(st.characters(codec="utf-8", exclude_characters="-"), max_size=30))
+@given(
+    st.lists(st.sampled_from(ROOTS), min_size=1),
+    st.text(st.characters(codec="utf-8", exclude_characters="-"), max_size=30),
+)
 def test_what_stands_between_never_changes_what_is_found(roots: list[Issued], text: str) -> None:
     """Order and first appearance count."""
     pems = [root.pem for root in roots]

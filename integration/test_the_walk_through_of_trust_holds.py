@@ -84,7 +84,7 @@ def test_two_commands_lead_from_refusal_to_working(tmp_path: Path) -> None:
         assert check.returncode == 1
         assert [line for line in said("check") if line not in check.stdout] == []
 
-        digits = hashlib.sha256(AUTHORITY.der).hexdigest()[:8]
+        digits = hashlib.sha256(AUTHORITY.der).hexdigest()[:16]
         assert f"coding-agents trust {' '.join(command('add'))}".replace("docs-ca", "NAME") in remedy
         code, shown = clerk.on_a_terminal(digits, *command("add"))
         assert code == 0, shown

@@ -25,6 +25,7 @@ ISSUER = ROOT.issue_ca("Issuer")
 LEAF = ISSUER.issue((NAME,))
 OTHER = pki.make_root("Other")
 SHA256 = hashlib.sha256(ROOT.der).hexdigest()
+GROUPS = ":".join(SHA256[at : at + 4] for at in range(0, 64, 4))  # as it is shown
 COLONS = ":".join(SHA256[at : at + 2] for at in range(0, 64, 2)).upper()
 
 
@@ -42,13 +43,13 @@ def test_nobody_at_a_terminal_and_no_fingerprint_adds_nothing(clerk: Clerk) -> N
     assert (code, clerk.names()) == (2, [])
     assert "nobody is at a terminal to vouch for it, so nothing was added; give --fingerprint" in said
     assert r"CN=Corp \x1b[31mRoot\u202e" in shown
-    assert SHA256 in shown
+    assert GROUPS in shown
     assert ROOT.pin in shown
     assert "for *.corp.example" in shown
 
 
 @pytest.mark.parametrize(
-    "spelling", [SHA256, SHA256.upper(), COLONS, f"sha256:{SHA256}", f"sha256 Fingerprint={COLONS}"]
+    "spelling", [SHA256, SHA256.upper(), GROUPS, COLONS, f"sha256:{SHA256}", f"sha256 Fingerprint={COLONS}"]
 )
 def test_a_fingerprint_that_matches_vouches(clerk: Clerk, spelling: str) -> None:
     """In each way that tools write it."""
@@ -70,23 +71,23 @@ def test_a_fingerprint_that_does_not_match_adds_nothing(clerk: Clerk) -> None:
 @pytest.mark.parametrize(
     ("typed", "code"),
     [
-        (SHA256[:8], 0),
-        (COLONS[:11], 0),
-        (f" {SHA256[:8].upper()} ", 0),
+        (SHA256[:16], 0),
+        (GROUPS[:19], 0),
+        (f" {COLONS[:23]} ", 0),
         (SHA256, 0),
         (COLONS, 0),
         (SHA256 + "0", 1),
         ("", 1),
         ("y", 1),
         ("corp", 1),
-        (SHA256[:7], 1),
+        (SHA256[:15], 1),
     ],
 )
 def test_a_person_types_the_first_digits(clerk: Clerk, typed: str, code: int) -> None:
     """Nothing else that is quickly typed counts."""
     ended, shown = clerk.on_a_terminal(typed, "add", *ADD)
     assert (ended, bool(clerk.names())) == (code, code == 0)
-    assert "type its first 8 digits to trust it" in shown
+    assert "type its first 16 digits to trust it" in shown
     assert ("these are not its digits; nothing was added" in shown) == (code == 1)
     assert "\x1b[31mRoot" not in shown
 
@@ -100,7 +101,7 @@ def test_what_weakens_more_is_asked_for_in_spite_of_a_fingerprint(clerk: Clerk, 
     assert "give --yes as well" in said
     assert clerk.add(*arguments, "--yes")[0] == 2
     assert clerk.names() == []
-    assert clerk.on_a_terminal(SHA256[:8], "add", *arguments, "--fingerprint", SHA256)[0] == 0
+    assert clerk.on_a_terminal(SHA256[:16], "add", *arguments, "--fingerprint", SHA256)[0] == 0
     assert clerk.add(*arguments, "--fingerprint", SHA256, "--yes", "--replace")[0] == 0
 
 

@@ -182,10 +182,10 @@ def test_somebody_at_a_terminal_is_asked(desk: Desk, server: Server) -> None:
     server.show(OTHER_CHAIN)
     before = desk.config.read_text()
     arguments = ("rotate", "x", "--from-unpinned")
-    for typed in ("yes", "", sha256(OTHER_CHAIN[0])[:8]):
+    for typed in ("yes", "", sha256(OTHER_CHAIN[0])[:16], sha256(ELSEWHERE)[:15]):
         assert desk.on_a_terminal(typed, *arguments)[0] == 1
         assert desk.config.read_text() == before
-    assert desk.on_a_terminal(sha256(ELSEWHERE)[:8], *arguments)[0] == 0
+    assert desk.on_a_terminal(sha256(ELSEWHERE)[:16], *arguments)[0] == 0
     assert keys(desk)[0] == (ELSEWHERE.pin, False)
 
 

@@ -34,7 +34,7 @@ FILE is PEM (text around it does not matter), DER or PKCS#7; - is standard input
 shows, that of --from or --server: its topmost CA, fetched over a connection on which nothing is sent. With --server,
 the override is written into the ca_overrides of that server in config.toml, and its scope is that server.
 
-What is found is shown first. Then either type the first 8 digits of its SHA-256, compared with what its owner tells
+What is found is shown first. Then either type the first 16 digits of its SHA-256, compared with what its owner tells
 you, or give --fingerprint, which must match.
 
 Refused are private keys, expired certificates, RSA under 2048 bits, SHA-1 signatures, unrelated roots in one file, and

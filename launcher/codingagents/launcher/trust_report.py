@@ -154,7 +154,7 @@ def certificate_lines(
         if each.sans:
             yield printable(f"      names   {', '.join(each.sans)}")
         yield f"      until   {each.not_after:%Y-%m-%d}, {days} day{'' if days == 1 else 's'} left"
-        yield f"      sha256  {each.sha256}"
+        yield f"      sha256  {each.fingerprint}"
         yield f"      spki    {each.spki}"
 
 

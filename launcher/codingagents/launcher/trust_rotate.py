@@ -41,7 +41,7 @@ certificates now is pinned, and the pin that was in use stays as a backup until 
 kept to the byte. What would change is shown, and asked for.
 
 A server that carries none of its pins may be somebody else. With --from-unpinned its keys are taken all the same, if
-somebody types the first digits of the fingerprint, compared with what its owner says, or --fingerprint matches.
+somebody types the first 16 digits of its SHA-256, compared with what its owner says, or --fingerprint matches.
 
 examples:
   coding-agents trust rotate github

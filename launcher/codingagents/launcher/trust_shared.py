@@ -100,7 +100,7 @@ def certificate_lines(facts: CertificateFacts, now: datetime.datetime) -> Iterat
         "uses": ", ".join(facts.extended_key_usage),
         "valid": f"{facts.not_before:%Y-%m-%d} to {facts.not_after:%Y-%m-%d}, {days} days left",
         "key": f"{facts.key_kind}, {facts.key_bits} bits",
-        "sha256": facts.sha256,
+        "sha256": facts.fingerprint,
         "spki": facts.spki,
     }
     for label, text in rows.items():

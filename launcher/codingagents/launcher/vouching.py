@@ -10,7 +10,7 @@ import sys
 
 from codingagents.trust.errors import UsageError
 
-DIGITS = 8  # of a fingerprint, to be typed at least
+DIGITS = 16  # of a fingerprint, to be typed at least: nobody makes a certificate whose first 64 bits are these
 
 
 def fingerprint_option(text: str | None) -> str | None:
@@ -34,6 +34,6 @@ def typed_line() -> str:
 
 
 def is_start_of(sha256: str, typed: str) -> bool:
-    """Whether `typed` is at least the first `DIGITS` digits of a fingerprint, in any way to write it."""
-    digits = re.sub(r"[: ]", "", typed)
+    """Whether `typed` is at least the first `DIGITS` digits of a fingerprint; colons, spaces and capitals are free."""
+    digits = re.sub(r"[:\s]", "", typed).lower()
     return len(digits) >= DIGITS and sha256.startswith(digits)

@@ -50,6 +50,11 @@ class CertificateFacts:
     signature_hash: str | None  # as `sha256`; None where the algorithm has none of its own, or is unknown
     self_signed: bool
 
+    @property
+    def fingerprint(self) -> str:
+        """The `sha256` for a person to compare and to type: one word, in groups of four digits."""
+        return ":".join(self.sha256[at : at + 4] for at in range(0, 64, 4))
+
 
 def parse_certificates(content: bytes, file: str) -> list[bytes]:
     """Return the certificates in `content` as DER, each once, in order; `TrustError` names `file` and the remedy.

@@ -195,7 +195,7 @@ def test_a_report_shows_all_of_a_path() -> None:
     """For a person, a table and programs."""
     text = "\n".join(lines(report()))
     for each in (*FACTS, *FACTS):
-        assert each.sha256 in text
+        assert each.fingerprint in text
         assert each.spki in text
     assert "srv  https://a.test:443  TLSv1.3\n  trusted by host" in text
     assert "names   DNS:a.test, DNS:b.test" in text

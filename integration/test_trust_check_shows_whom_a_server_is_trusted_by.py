@@ -12,6 +12,7 @@ import pytest
 
 import pki
 from codingagents.rewrite.parse import parse_config
+from codingagents.trust.errors import ConfigError
 from squid import Squid
 from trust_rig import NAME, Desk, Server, pin_rows
 
@@ -22,6 +23,8 @@ OTHER = pki.make_root("Other Root")
 GOOD = (LEAF, ISSUER)
 PINS = pin_rows((ISSUER, "intermediate", False), (OTHER, "any", True))
 WRONG_PINS = pin_rows((OTHER.issue_ca("X"), "any", False), (OTHER, "any", True))
+
+CREDENTIAL = 'bearer_token_env_var = "X"\n'
 
 
 @pytest.fixture
@@ -181,6 +184,31 @@ def test_an_override_is_named_and_its_bypass_of_pins_is_no_reason_to_pin(desk: D
         assert server.received_nothing()
 
 
+@pytest.mark.parametrize(
+    ("more", "pins", "code"),
+    [
+        (CREDENTIAL, "", 1),
+        (CREDENTIAL, '[mcp_servers.x.tls.pins]\nmode = "off"\n', 1),
+        (CREDENTIAL, f'[mcp_servers.x.tls.pins]\nmode = "report"\nexpires = 2027-05-01\npin = {PINS}\n', 1),
+        (CREDENTIAL, '[mcp_servers.x.tls.pins]\nmode = "off"\ncredential_without_pin = true\n', 0),
+        (CREDENTIAL, f"[mcp_servers.x.tls.pins]\nexpires = 2027-05-01\npin = {PINS}\n", 0),
+        ("", "", 0),
+    ],
+)
+def test_a_credential_without_pins_fails_as_a_session_would(desk: Desk, more: str, pins: str, code: int) -> None:
+    """In the same words, and with the pins to paste."""
+    with Server(GOOD, desk.home) as server:
+        text = desk.write(desk.entry("x", server, ca=desk.trusting(ROOT), more=more) + pins)
+        ended, found = desk.check("x")
+        assert (ended, len(found["problems"])) == (code, code), found
+        if code:
+            with pytest.raises(ConfigError) as caught:
+                parse_config(text, str(desk.config))
+            assert found["problems"] == [str(caught.value)]
+        assert "[mcp_servers.x.tls.pins]" in found["proposal"]
+        assert server.received_nothing()
+
+
 def test_only_a_backup_in_the_path_is_a_failure(desk: Desk) -> None:
     """It still works, and the next change would end it."""
     with Server(GOOD, desk.home) as server:
@@ -262,7 +290,7 @@ def test_a_whole_configuration_is_checked_and_one_broken_server_hides_none(desk:
             desk.entry("good", good, ca=ca, pins=PINS),
             desk.entry("bad", bad, ca=ca, pins=PINS),
             desk.entry("no-store", good, ca="none.pem", pins=PINS),
-            desk.entry("credential", good, ca=ca, more='bearer_token_env_var = "X"\n'),
+            desk.entry("credential", good, ca=ca, more=CREDENTIAL),
             desk.entry("off", bad, ca=ca, more="enabled = false\n"),
             '[mcp_servers.command]\ncommand = "x"\n',
         ]
@@ -270,13 +298,14 @@ def test_a_whole_configuration_is_checked_and_one_broken_server_hides_none(desk:
         code, found = desk.check("--all")
         assert code == 1, found
         assert {each["server"]: each["ok"] for each in found} == {
-            "good": True, "bad": False, "no-store": False, "credential": True,
+            "good": True, "bad": False, "no-store": False, "credential": False,
         }  # fmt: skip
         assert "does not exist" in found[2]["problems"][0]
+        assert "sends a credential without enforced pins" in found[3]["problems"][0]
         lines = desk.run("check", "--all").stdout.splitlines()
         assert lines[0].split() == ["server", "check", "trusted", "by", "pins", "days", "left", "what"]
         assert [line.split()[:2] for line in lines[1:]] == [
-            ["good", "ok"], ["bad", "FAILED"], ["no-store", "FAILED"], ["credential", "ok"],
+            ["good", "ok"], ["bad", "FAILED"], ["no-store", "FAILED"], ["credential", "FAILED"],
         ]  # fmt: skip
         desk.write(entries[0])
         assert desk.check("--all")[0] == 0

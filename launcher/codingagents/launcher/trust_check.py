@@ -21,7 +21,7 @@ from codingagents.launcher.trust_shared import Actions, parser_text, print_json,
 from codingagents.launcher.trust_target import MADE_UP, chosen, configuration, spec_of
 from codingagents.launcher.trust_verdict import Verdict, explain, judge, remedies
 from codingagents.rewrite.certificates import describe
-from codingagents.rewrite.check import check_trust
+from codingagents.rewrite.check import check_credential, check_trust
 from codingagents.rewrite.config import Config, RemoteServer
 from codingagents.rewrite.pin_proposal import seen_path
 from codingagents.rewrite.pin_rules import rules_of
@@ -38,8 +38,9 @@ The server is met as its helper would meet it: same trust store, overrides and p
 byte of HTTP is sent, no credential and no client certificate. URL need not be in the configuration. A table of pins to
 paste is printed with it. With --all every https server of the configuration is checked, for cron and CI.
 
-It fails (1) where the server is not reached, not trusted or not pinned by a pin in use, and where pins or certificates
-end within --days: 30 by default, and for certificates at most a third of their life.
+It fails (1) where the server is not reached, not trusted or not pinned by a pin in use, where a session would refuse
+its configuration, a credential without pins above all, and where pins or certificates end within --days: 30 by
+default, and for certificates at most a third of their life.
 
 examples:
   coding-agents trust check github
@@ -91,9 +92,17 @@ def checked(config: Config, server: RemoteServer, days: int | None) -> Report:
         assert spec.tls is not None
         check_trust(spec.tls, Table({}, config.file, f"mcp_servers.{server.name}.tls"))
     except AgentError as error:
-        verdict = dataclasses.replace(report.verdict, problems=(str(error), *report.verdict.problems))
-        return dataclasses.replace(report, verdict=verdict)
+        report = _with_problem(report, error)
+    try:
+        check_credential(server, Table({}, config.file, f"mcp_servers.{server.name}"))
+    except AgentError as error:
+        report = _with_problem(report, error)
     return report
+
+
+def _with_problem(report: Report, error: AgentError) -> Report:
+    verdict = dataclasses.replace(report.verdict, problems=(str(error), *report.verdict.problems))
+    return dataclasses.replace(report, verdict=verdict)
 
 
 def _seen(plain: Report, spec: RemoteSpec, days: int | None, *, known: bool) -> Report:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import shlex
 
 from codingagents.rewrite.config import CommandServer, Config, RemoteServer
 from codingagents.rewrite.pin_rules import rules_of
@@ -59,6 +60,16 @@ def check_expiry(config: Config, today: datetime.date) -> tuple[str, ...]:
         if days <= _WARN_DAYS:
             warnings.append(table.sentence(f"expires in {days} day{'' if days == 1 else 's'}; {remedy}"))
     return tuple(warnings)
+
+
+def check_credential(server: RemoteServer, table: Table) -> None:
+    """Raise `ConfigError`, which names `table`, where a credential would go to a server that no enforced pin guards."""
+    if server.unpinned_credential:
+        raise table.error(
+            "sends a credential without enforced pins; write its pins with: coding-agents trust rotate "
+            f"{server.name} --config {shlex.quote(table.file)} (or, without any: tls.pins = "
+            '{ mode = "off", credential_without_pin = true })'
+        )
 
 
 def check_trust(tls: TlsSpec, table: Table) -> None:

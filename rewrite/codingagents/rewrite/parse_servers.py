@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Literal, get_args
 
 from codingagents.rewrite import codex_keys
 from codingagents.rewrite.addresses import Url, is_loopback, parse_host_port, parse_url
+from codingagents.rewrite.check import check_credential
 from codingagents.rewrite.config import LAYER_NAMES, AnchorSource, CommandServer, RemoteServer, Sandbox
 from codingagents.rewrite.headers import header_templates, template_names
 from codingagents.rewrite.parse_tls import parse_tls
@@ -61,12 +61,8 @@ def parse_server(
     if not remote:
         return _command(table, name)
     server = _remote(table, name, warnings)
-    if server.unpinned_credential and not unpinned_credentials:
-        raise table.error(
-            "sends a credential without enforced pins; write its pins with: coding-agents trust rotate "
-            f"{name} --config {shlex.quote(table.file)} (or, without any: tls.pins = "
-            '{ mode = "off", credential_without_pin = true })'
-        )
+    if not unpinned_credentials:
+        check_credential(server, table)
     return server
 
 

@@ -41,8 +41,9 @@ MISTAKES = {
     "a credential without pins": (
         _CREDENTIAL,
         (
-            "FILE: [mcp_servers.github] sends a credential without enforced pins; pin the server in "
-            '[mcp_servers.github.tls.pins], or set tls.pins = { mode = "off", credential_without_pin = true }'
+            "FILE: [mcp_servers.github] sends a credential without enforced pins; write its pins with: coding-agents "
+            "trust rotate github --config FILE (or, without any: tls.pins = "
+            '{ mode = "off", credential_without_pin = true })'
         ),
     ),
     "one pin only": (

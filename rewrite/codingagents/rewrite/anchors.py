@@ -23,6 +23,7 @@ from codingagents.rewrite.overrides import Anchors, Override, in_scope
 from codingagents.rewrite.private_files import read_plain
 from codingagents.rewrite.specs import OverrideSpec
 from codingagents.rewrite.tables import Table, quoted
+from codingagents.trust.der import self_issued
 from codingagents.trust.errors import NotFoundError, TrustError
 
 MAX_STORE = 4 * 1024 * 1024  # bytes; Debian's whole bundle is about 220 kB
@@ -112,6 +113,7 @@ def _join(base: list[bytes], overrides: list[StoredOverride], table: Table, now:
                     if found.override.override_pins or each not in base
                 ],
                 override_pins=found.override.override_pins,
+                roots=[hashlib.sha256(each).hexdigest() for each in found.certificates if self_issued(each)],
             )
             for found in overrides
         ),

@@ -35,6 +35,8 @@ class OverrideSpec(Message, frozen=True, kw_only=True):
     # certificates, whether the store has them anyway or not. They stand in `TlsSpec.anchors_pem`.
     anchors: list[str]
     override_pins: bool = False  # a path that ends there needs no pin, and gets no credential for it
+    # SHA-256 of its roots, whether the store has them anyway or not: beside them its other certificates only help.
+    roots: list[str] = msgspec.field(default_factory=list)
 
 
 class ClientCertificate(Message, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ def upstream_context(tls: TlsSpec, secrets: Mapping[str, Secret]) -> PinnedConte
             for override in sorted(tls.overrides, key=lambda override: override.override_pins)
             for anchor in override.anchors
         },
+        roots={override.name: override.roots for override in tls.overrides},
         strict_x509=tls.strict_x509,
         identity=None if tls.client_certificate is None else _identity(tls.client_certificate, secrets),
     )

@@ -11,11 +11,15 @@ from codingagents.rewrite.anchors import certificates, read_anchors
 from codingagents.rewrite.config import AnchorSource
 from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.overrides import Anchors, Override
-from codingagents.rewrite.specs import OverrideSpec
+from codingagents.rewrite.specs import OverrideSpec, PinSpec, TlsSpec
+from codingagents.rewrite.upstream_tls import upstream_context
 from codingagents.supervisor import session_ca
+from codingagents.trust.context import peer_trust
 from codingagents.trust.der import certificate_sha256, spki_pin
 from codingagents.trust.errors import AgentError, ConfigError, NotFoundError, TrustError
 from codingagents.trust.pem import parse_pem
+from codingagents.trust.vocabulary import Store
+from handshakes import connect, server_context
 from pki import make_root
 
 ROOT = make_root("One")
@@ -121,9 +125,12 @@ def test_overrides_stand_behind_the_store_each_certificate_once(tmp_path: Path, 
         anchors = read_anchors({"s": source(path, store=kind, overrides=("b", "a"))}, "c.toml", store)["s"]
         assert anchors.pem == ROOT.pem + OTHER.pem + intermediate.pem
         assert anchors.overrides == (
-            OverrideSpec(name="b", anchors=[certificate_sha256(OTHER.der), certificate_sha256(intermediate.der)]),
+            OverrideSpec(name="b", anchors=[OTHER.fingerprint, intermediate.fingerprint], roots=[OTHER.fingerprint]),
             OverrideSpec(
-                name="a", anchors=[certificate_sha256(ROOT.der), certificate_sha256(OTHER.der)], override_pins=True
+                name="a",
+                anchors=[ROOT.fingerprint, OTHER.fingerprint],
+                override_pins=True,
+                roots=[ROOT.fingerprint, OTHER.fingerprint],
             ),
         )
         (warning,) = anchors.warnings
@@ -140,9 +147,37 @@ def test_what_the_store_has_anyway_is_no_overrides_unless_it_bypasses_pins(
     added(store, "bypass", OTHER.der, override_pins=True)
     anchors = read_anchors({"s": source(path, overrides=("idle", "bypass"))}, "c.toml", store)["s"]
     assert anchors.overrides == (
-        OverrideSpec(name="idle", anchors=[]),
-        OverrideSpec(name="bypass", anchors=[certificate_sha256(OTHER.der)], override_pins=True),
+        OverrideSpec(name="idle", anchors=[], roots=[ROOT.fingerprint]),
+        OverrideSpec(name="bypass", anchors=[OTHER.fingerprint], override_pins=True, roots=[OTHER.fingerprint]),
     )
+
+
+@pytest.mark.parametrize("kind", ["custom", "pinned-only"])
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_path_ends_at_an_overrides_root_also_where_the_store_has_it(
+    tmp_path: Path, store: OverrideStore, kind: Store, sent: bool
+) -> None:
+    """Or what the root says of those below it would be lost, and a pin of it never match."""
+    below = ROOT.issue_ca("Below")
+    path = tmp_path / "one.pem"
+    path.write_text(ROOT.pem)
+    added(store, "both", ROOT.der, below.der)
+    added(store, "below", below.der)
+    pins = [PinSpec(spki=ROOT.pin, at="root"), PinSpec(spki=below.pin, at="root", backup=True)]
+    for name, end in (("both", ROOT), ("below", below)):
+        anchors = read_anchors({"s": source(path, store=kind, overrides=(name,))}, "c.toml", store)["s"]
+        tls = TlsSpec(
+            server_name="localhost", anchors_pem=anchors.pem, store=kind, overrides=list(anchors.overrides),
+            pins=pins, pins_expire="2027-03-01",
+        )  # fmt: skip
+        leaf = below.issue()
+        server = server_context(leaf, leaf.chain_pem if sent else leaf.pem)
+        context = upstream_context(tls, {})
+        client, _, error = connect(context, server)
+        if kind == "pinned-only" and name == "both" and not sent:
+            assert error is not None  # what is no anchor is not in that store, and helps nobody
+        else:
+            assert peer_trust(client).anchor_sha256 == end.fingerprint
 
 
 def test_an_override_counts_for_the_server_that_names_it_alone(tmp_path: Path, store: OverrideStore) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,6 +190,7 @@ def pinned_context(
     min_version: MinVersion = "1.2",
     store: Store = "custom",
     overrides: Mapping[str, str] | None = None,
+    roots: Mapping[str, Collection[str]] | None = None,
     strict_x509: bool = False,
     identity: Identity | None = None,
 ) -> PinnedContext:
@@ -197,8 +198,9 @@ def pinned_context(
 
     With the store "pinned-only" it keeps only anchors that are pinned, intermediate CAs among them; so does, without
     being asked, a pinning whose pins all stand at the root (`Pinning.narrow`). `overrides` maps the SHA-256 of anchors
-    that were added to the store to the names that they were added under. `strict_x509`: as RFC 5280 has it, to the
-    letter. `identity` is shown to the server, if it asks.
+    that were added to the store to the names that they were added under; `roots` has the SHA-256 of the roots that came
+    under a name, also of those that the store had anyway. `strict_x509`: as RFC 5280 has it, to the letter. `identity`
+    is shown to the server, if it asks.
 
     Raises `TrustError` where no usable anchor is left, and `ConfigError` where `identity` is no pair, or would be shown
     to a server without a pin although the pinning allows that to no credential.
@@ -221,10 +223,10 @@ def pinned_context(
     context.set_alpn_protocols(["http/1.1"])
     if strict_x509:
         context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-    ends, helps = _added_below_a_root(anchors, overrides)
+    ends, helps = _added_below_a_root(anchors, overrides, roots or {})
     if store == "pinned-only" or ends:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if store != "pinned-only" and context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN:
+    if context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN:
         anchors = [anchor for anchor in anchors if anchor not in helps]
     try:
         context.load_verify_locations(cadata=b"".join(anchors))
@@ -248,14 +250,19 @@ def _show(context: PinnedContext, identity: Identity, anchors: Sequence[bytes]) 
     show(context, identity, "the client certificate")
 
 
-def _added_below_a_root(anchors: Sequence[bytes], overrides: Mapping[str, str]) -> tuple[set[bytes], set[bytes]]:
+def _added_below_a_root(
+    anchors: Sequence[bytes], overrides: Mapping[str, str], roots: Mapping[str, Collection[str]]
+) -> tuple[set[bytes], set[bytes]]:
     """Return which of `anchors` were added although they are no roots: without their root, and together with it.
 
     OpenSSL trusts the first only if it is told to. The second help to find the path to their root, which must not end
-    at them: what the root says of those below it (names, depth) would count for nothing.
+    at them: what the root says of those below it (names, depth) would count for nothing. So it is where the store had
+    the root anyway; a root that is no anchor, since it is not pinned, counts for nothing here.
     """
-    added = {anchor: overrides[digest] for anchor in anchors if (digest := certificate_sha256(anchor)) in overrides}
+    here = {certificate_sha256(anchor): anchor for anchor in anchors}
+    added = {here[digest]: overrides[digest] for digest in here.keys() & overrides.keys()}
     rooted = {name for anchor, name in added.items() if self_issued(anchor)}
+    rooted |= {name for name, digests in roots.items() if not here.keys().isdisjoint(digests)}
     below = {anchor for anchor in added if not self_issued(anchor)}
     helps = {anchor for anchor in below if added[anchor] in rooted}
     return below - helps, helps

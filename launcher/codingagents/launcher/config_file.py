@@ -2,6 +2,7 @@
 
 One writer at a time holds the directory's lock; an editor does not, so the content is compared once more before the
 replacement. A symbolic link is followed where nobody else could have put it there, and what it leads to is replaced.
+What is locked, read and replaced is in one directory, whoever moves another one into its place meanwhile.
 Decides nothing about the content.
 """
 
@@ -29,7 +30,7 @@ def rewrite(path: Path, edit: Callable[[str], str]) -> None:
     """
     real = trusted_target(path)
     with _locked(real.parent) as directory:
-        before = read_text(real)
+        before = read_text(real, directory)
         after = edit(before)
         if after != before:
             _replace(directory, real, before, after)
@@ -100,7 +101,7 @@ def _replace(directory: int, path: Path, before: str, after: str) -> None:
                 os.fchown(descriptor, found.st_uid, found.st_gid)
                 os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
                 os.fsync(descriptor)
-            if read_text(path) != before:
+            if read_text(path, directory) != before:
                 raise AgentError(f"{path} was changed meanwhile, and is left as it is; try again")
             os.replace(draft, path.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:

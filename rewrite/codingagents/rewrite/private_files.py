@@ -35,9 +35,14 @@ def read_private(path: Path, *, limit: int) -> bytes:
         return _bounded(file, path, limit)
 
 
-def read_plain(path: Path, *, limit: int) -> bytes:
-    """Return the bytes of a regular file of at most `limit` bytes, whoever owns it. Raises as `read_private`."""
-    with open(_open_regular(path, 0), "rb") as file:
+def read_plain(path: Path, *, limit: int, directory: int | None = None) -> bytes:
+    """Return the bytes of a regular file of at most `limit` bytes, whoever owns it. Raises as `read_private`.
+
+    With `directory`, a descriptor of the one that `path` is in, it is the file of that name there, and no symbolic link
+    is followed.
+    """
+    descriptor = _open_regular(path, 0) if directory is None else _open_regular(path, os.O_NOFOLLOW, directory)
+    with open(descriptor, "rb") as file:
         return _bounded(file, path, limit)
 
 
@@ -79,10 +84,11 @@ def replace_private(path: Path, content: bytes) -> None:
         raise AgentError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _open_regular(path: Path, flags: int) -> int:
+def _open_regular(path: Path, flags: int, directory: int | None = None) -> int:
     try:
         # O_NONBLOCK: a FIFO put in the file's place must not hang us before fstat sees it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+        name = path if directory is None else path.name
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags, dir_fd=directory)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -21,10 +21,13 @@ def read_config(path: Path, *, unpinned_credentials: bool = False) -> tuple[Conf
     return config, hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a configuration file, its line ends as they are; `NotFoundError` or `ConfigError`."""
+def read_text(path: Path, directory: int | None = None) -> str:
+    """Return the text of a configuration file, its line ends as they are; `NotFoundError` or `ConfigError`.
+
+    `directory`: as `read_plain` has it.
+    """
     try:
-        return read_plain(path, limit=MAX_BYTES).decode()
+        return read_plain(path, limit=MAX_BYTES, directory=directory).decode()
     except FileNotFoundError:
         raise NotFoundError(f"there is no configuration file {path}; write one, or name another") from None
     except UnicodeDecodeError:

@@ -1,14 +1,17 @@
 """A configuration file is replaced whole or not at all: links, owners, other writers, and a kill at each step."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from codingagents.launcher.config_file import rewrite, trusted_target
+from codingagents.rewrite.reading import read_text
 from codingagents.trust.errors import AgentError, ConfigError, NotFoundError
 
 
@@ -61,6 +64,54 @@ def test_what_an_editor_wrote_meanwhile_is_not_lost(config: Path) -> None:
         rewrite(config, edit)
     assert config.read_text() == "an editor's\n"
     assert list(config.parent.iterdir()) == [config]
+
+
+def test_what_is_read_and_replaced_is_in_one_directory(config: Path) -> None:
+    """Whoever owns a directory above puts another one there meanwhile: its file is neither read nor written."""
+    here = config.parent / "here"
+    here.mkdir()
+    config = config.rename(here / "config.toml")
+    seen = []
+
+    def edit(text: str) -> str:
+        seen.append(text)
+        here.rename(here.with_name("away"))
+        here.mkdir()
+        (here / "config.toml").write_text("another's\n")
+        return text.upper()
+
+    rewrite(config, edit)
+    assert seen == ["old\r\n"]
+    assert config.read_text() == "another's\n"
+    assert (here.with_name("away") / "config.toml").read_bytes() == b"OLD\r\n"
+    assert len(list(here.iterdir())) == 1
+
+
+def test_a_link_that_comes_into_the_files_place_is_not_followed(config: Path) -> None:
+    """It was no link when the way was looked at; what it leads to is not read, so nothing of it is ever copied."""
+    other = config.with_name("other")
+    other.write_text("a secret")
+
+    def edit(text: str) -> str:
+        config.unlink()
+        config.symlink_to(other)
+        return text.upper()
+
+    with pytest.raises(AgentError, match="must be a regular file"):
+        rewrite(config, edit)
+    with pytest.raises(ConfigError, match="must be a regular file"), _opened(config.parent) as directory:
+        read_text(config, directory)
+    assert read_text(config) == "a secret"
+    assert other.read_text() == "a secret"
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
 
 
 def test_a_link_of_ours_is_followed_and_kept(config: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_person_types_the_first_digits(clerk: Clerk, typed: str, code: int) ->
     assert "\x1b[31mRoot" not in shown
 
 
-@pytest.mark.parametrize("danger", [["--override-pins"], ["--scope", "*"]])
+@pytest.mark.parametrize("danger", [["--override-pins"], ["--scope", "*"], ["--scope", "*.com"]])
 def test_what_weakens_more_is_asked_for_in_spite_of_a_fingerprint(clerk: Clerk, danger: list[str]) -> None:
     """Unless --yes says so; --yes alone says nothing."""
     arguments = ("corp", "root.pem", "--scope", "a.example", *danger)

@@ -22,7 +22,7 @@ from codingagents.launcher.trust_target import configuration, https_server
 from codingagents.launcher.vouching import DIGITS, fingerprint_option, is_start_of, somebody_is_there, typed_line
 from codingagents.rewrite.anchors import is_session_authority
 from codingagents.rewrite.config import RemoteServer
-from codingagents.rewrite.overrides import EVERYWHERE, MAX_SCOPE, Override, in_scope, parse_name, parse_scope
+from codingagents.rewrite.overrides import MAX_SCOPE, Override, in_scope, is_wide, parse_name, parse_scope
 from codingagents.rewrite.reading import read_text
 from codingagents.trust.errors import EXIT_OK, TrustError, UsageError
 from codingagents.trust.terminal import printable
@@ -61,7 +61,7 @@ def add_parser(actions: Actions) -> None:
     add("--override-pins", action="store_true", help="a path below it needs no pin, and gets no credential for it")
     add("--leaf", action="store_true", help="trust this one certificate, which is no CA")
     add("--replace", action="store_true", help="where there is an override NAME already")
-    add("--yes", action="store_true", help="with --fingerprint: no question for --override-pins and --scope '*'")
+    add("--yes", action="store_true", help="with --fingerprint: no question for --override-pins, --scope '*' and *.com")
     add("--config", metavar="FILE", type=Path, help="configuration (~/.config/coding-agents/config.toml)")
 
 
@@ -155,7 +155,7 @@ def _vouch(override: Override, fingerprint: str | None, *, yes: bool) -> None:
                 f"the certificate's fingerprint is {override.sha256} and not the one given; nothing was added: ask "
                 "its owner which is right"
             )
-        if yes or not (override.override_pins or EVERYWHERE in override.scope):
+        if yes or not (override.override_pins or is_wide(override)):
             return
     if not somebody_is_there():
         remedy = (

@@ -42,10 +42,17 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or (is_ip(host) and ipaddress.ip_address(host).is_loopback)
 
 
+def is_public_suffix(host: str) -> bool:
+    """Return whether anybody can have a name below `host`: com, co.uk, github.io, and what the list does not know."""
+    from publicsuffixlist import PublicSuffixList  # noqa: PLC0415 -- 10 000 rules, for those who ask
+
+    return PublicSuffixList().is_public(host)
+
+
 def parse_host(text: str) -> str:
-    """Return `text`, a DNS name or an IP address without brackets, in lower case."""
+    """Return `text`, a DNS name in lower case, or an IP address without brackets in the one form of RFC 5952."""
     if is_ip(text) and "%" not in text:
-        return text.lower()
+        return str(ipaddress.ip_address(text))
     if len(text) > 253 or not _HOST.fullmatch(text) or _ENDS_IN_NUMBER.fullmatch(text):
         raise ValueError("must name a host as an ASCII DNS name or an IP address")
     return text.lower()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import tomli_w
 
-from codingagents.rewrite.addresses import is_ip, parse_host
+from codingagents.rewrite.addresses import is_ip, is_public_suffix, parse_host
 from codingagents.rewrite.specs import OverrideSpec
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import ConfigError, UsageError
@@ -83,6 +83,14 @@ def in_scope(override: Override, host: str) -> bool:
     host = host.lower()
     return any(
         each in (EVERYWHERE, host) or (each.startswith("*.") and host.endswith(each[1:]) and not is_ip(host))
+        for each in override.scope
+    )
+
+
+def is_wide(override: Override) -> bool:
+    """Return whether the scope has hosts of more than one owner: every host, or all below a public suffix."""
+    return any(
+        each == EVERYWHERE or (each.startswith("*.") and is_public_suffix(each.removeprefix("*.")))
         for each in override.scope
     )
 

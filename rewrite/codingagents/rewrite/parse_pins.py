@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-from codingagents.rewrite.addresses import is_ip, parse_host
+from codingagents.rewrite.addresses import is_ip, is_public_suffix, parse_host
 from codingagents.rewrite.specs import PinSpec
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import ConfigError
@@ -104,7 +104,7 @@ def _check_host(table: Table, server_name: str) -> None:
         host = parse_host(table.text("host") or server_name)
     except ValueError as error:
         raise table.error(f"host {error}") from None
-    if below and (is_ip(host) or _is_public_suffix(host)):
+    if below and (is_ip(host) or is_public_suffix(host)):
         raise table.error(
             "include_subdomains needs a host of one owner; below a public suffix (com, co.uk, github.io) anybody can "
             "have a name, and an IP address has none"
@@ -114,9 +114,3 @@ def _check_host(table: Table, server_name: str) -> None:
             "host is not the name that the server is verified by (server_name, or the URL's host), so the pins are "
             "another server's; correct it, or set include_subdomains = true if the server lies below it"
         )
-
-
-def _is_public_suffix(host: str) -> bool:
-    from publicsuffixlist import PublicSuffixList  # noqa: PLC0415 -- 10 000 rules, for those who ask
-
-    return PublicSuffixList().is_public(host)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from codingagents.rewrite.addresses import parse_host
 from codingagents.rewrite.override_store import MAX_PEM, MAX_TOML, OverrideStore
-from codingagents.rewrite.overrides import Override, from_toml, in_scope, parse_name, parse_scope, to_toml
+from codingagents.rewrite.overrides import Override, from_toml, in_scope, is_wide, parse_name, parse_scope, to_toml
 from codingagents.rewrite.tables import Table
 from codingagents.trust.errors import ConfigError, NotFoundError, UsageError
 from pki import make_root
@@ -54,6 +55,26 @@ def test_a_scope_covers_what_it_says(scope: str, inside: list[str], outside: lis
     kept = override(scope=("other.test", parse_scope(scope)))
     assert [host for host in inside if not in_scope(kept, host)] == []
     assert [host for host in outside if in_scope(kept, host)] == []
+
+
+@pytest.mark.parametrize(
+    ("scope", "wide"),
+    [
+        *((each, True) for each in ("*", "*.com", "*.co.uk", "*.github.io", "*.lan")),
+        *((each, False) for each in ("*.example.com", "*.me.github.io", "com", "192.0.2.1")),
+    ],
+)
+def test_a_scope_is_wide_where_it_has_hosts_of_more_than_one_owner(scope: str, wide: bool) -> None:
+    """Below a public suffix anybody may have a name; beside a narrow one too."""
+    assert is_wide(override(scope=(scope,))) == wide
+    assert is_wide(override(scope=("a.example", scope))) == wide
+
+
+@pytest.mark.parametrize("scope", ["::1", "0:0:0:0:0:0:0:1", "0::0001"])
+def test_an_address_is_the_same_however_it_is_written(scope: str) -> None:
+    """As the URL's host is, which is made canonical too."""
+    assert parse_scope(scope) == "::1"
+    assert in_scope(override(scope=(parse_scope(scope),)), parse_host("0:0::1"))
 
 
 def test_a_scope_is_kept_in_lower_case() -> None:

@@ -166,8 +166,9 @@ def test_plaintext_to_loopback_needs_no_trust_and_may_dial_loopback() -> None:
     assert server.spec.allow_private
 
 
-def test_an_ip_address_is_accepted_with_the_name_of_its_certificate() -> None:
-    server = only_server('[mcp_servers.x]\nurl = "https://[2001:DB8::1]/"\ntls = { server_name = "a.example" }')
+@pytest.mark.parametrize("address", ["2001:DB8::1", "2001:db8:0:0:0:0:0:1", "2001:0db8::0001"])
+def test_an_ip_address_is_accepted_with_the_name_of_its_certificate(address: str) -> None:
+    server = only_server(f'[mcp_servers.x]\nurl = "https://[{address}]/"\ntls = {{ server_name = "a.example" }}')
     assert (server.spec.host, server.spec.tls and server.spec.tls.server_name) == ("2001:db8::1", "a.example")
 
 

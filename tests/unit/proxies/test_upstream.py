@@ -159,13 +159,33 @@ def test_a_new_epoch_closes_what_is_idle_and_does_not_take_back_what_is_busy() -
             busy.write(b"x")
             assert await bench.loop.sock_recv(_nonblocking(end_of_busy), 10) == b"x"
             busy.release(None)
+            await bench.settle(lambda: bench.upstream.open == 0)  # at once, and not only when one is wanted
             assert bench.upstream.take() is None
-            await bench.settle(lambda: bench.upstream.open == 0)
             fresh, there = await bench.dial()
             with there:
                 fresh.release(None)
                 assert bench.upstream.take() is fresh
                 fresh.close()
+
+    with_upstream(test)
+
+
+def test_what_is_idle_is_asked_for_its_epoch_when_it_is_taken() -> None:
+    """Whoever began the epoch has closed it already; nothing hangs on that alone."""
+
+    async def test(bench: Bench) -> None:
+        (former, end_of_former), (latter, end_of_latter) = await bench.dial(), await bench.dial()
+        with end_of_former, end_of_latter:
+            former.release(None)
+            assert bench.upstream.take() is former  # the control
+            former.release(None)
+            bench.upstream.epoch += 1
+            latter.epoch += 1
+            latter.release(None)
+            assert bench.upstream.take() is latter
+            assert bench.upstream.take() is None
+            assert former.ended
+            latter.close()
 
     with_upstream(test)
 

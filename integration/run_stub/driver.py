@@ -7,8 +7,8 @@ from pathlib import Path
 from codingagents.launcher import session_dir
 from codingagents.launcher.companion import beside
 from codingagents.launcher.engines.local import LocalEngine
-from codingagents.launcher.reload import TrustReload
 from codingagents.launcher.renewals import Renewals
+from codingagents.launcher.session_trust import TrustReload
 from codingagents.launcher.terminal import say
 from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.parse import parse_config

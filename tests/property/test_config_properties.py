@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from codingagents.rewrite.addresses import parse_host_port, parse_url
-from codingagents.rewrite.check import check_expiry, describe
+from codingagents.rewrite.check import check_expiry, rows_of
 from codingagents.rewrite.config import Config, RemoteServer
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.placeholders import Placeholder, expand, expand_header, parse_template
@@ -168,7 +168,7 @@ def read(text: str) -> Config | None:
         assert message.startswith("c.toml: ")
         assert message.isprintable()
         return None
-    describe(config)
+    rows_of(config)
     return config
 
 

@@ -11,11 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from codingagents.launcher.reload import TrustReload
 from codingagents.launcher.reload_plan import ReloadReport, sentences
 from codingagents.launcher.reload_socket import ReloadSocket
 from codingagents.launcher.renewals import Renewals
 from codingagents.launcher.session_dir import CheckpointKeeper, SessionFiles
+from codingagents.launcher.session_trust import TrustReload
 from codingagents.launcher.terminal import say_briefly
 from codingagents.rewrite.specs import (
     AnyControl,

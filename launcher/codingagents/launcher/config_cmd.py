@@ -16,7 +16,7 @@ from pathlib import Path
 from codingagents.launcher.terminal import say
 from codingagents.rewrite import places
 from codingagents.rewrite.anchors import read_anchors
-from codingagents.rewrite.check import Row, check_expiry, describe
+from codingagents.rewrite.check import Row, check_expiry, rows_of
 from codingagents.rewrite.clients.base import Endpoint, loopback_url
 from codingagents.rewrite.clients.codex import passed_through
 from codingagents.rewrite.clients.known import CLIENTS, left_out
@@ -42,7 +42,7 @@ def check(path: Path, overrides: OverrideStore, *, as_json: bool) -> int:
     today = datetime.datetime.now(datetime.UTC).date()
     doubtful = (warning for each in anchors.values() for warning in each.warnings)
     warnings = [*config.warnings, *doubtful, *check_expiry(config, today), *left_out(config)]
-    rows = describe(config)
+    rows = rows_of(config)
     if as_json:
         _print_json(
             {

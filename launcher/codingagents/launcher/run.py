@@ -17,9 +17,9 @@ from codingagents.launcher import session_dir, uids
 from codingagents.launcher.companion import beside
 from codingagents.launcher.engines.base import Engine
 from codingagents.launcher.engines.local import LocalEngine
-from codingagents.launcher.reload import TrustReload
 from codingagents.launcher.reload_plan import without_pin
 from codingagents.launcher.renewals import Renewals
+from codingagents.launcher.session_trust import TrustReload
 from codingagents.launcher.terminal import say, say_briefly
 from codingagents.launcher.workspace import check_reachable, choose_workspace
 from codingagents.rewrite import places

@@ -15,7 +15,7 @@ from codingagents.launcher.config_file import rewrite
 from codingagents.launcher.override_edit import with_override
 from codingagents.launcher.running_trust import running_sessions
 from codingagents.launcher.terminal import say
-from codingagents.launcher.trust_rules import Candidate, judge
+from codingagents.launcher.trust_rules import Candidate, candidate_of
 from codingagents.launcher.trust_shared import Actions, base, certificate_lines, parser_text, store, users
 from codingagents.launcher.trust_source import Found, from_file, from_server, from_url
 from codingagents.launcher.trust_target import configuration, https_server
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     if any(map(is_session_authority, found.certificates)):
         raise TrustError("this is the authority of a session, which vouches for its own helpers and for no upstream")
     now = datetime.datetime.now(datetime.UTC)
-    candidate = judge(found.certificates, leaf=options.leaf, now=now)
+    candidate = candidate_of(found.certificates, leaf=options.leaf, now=now)
     override = Override(
         name=name,
         sha256=candidate.top.sha256,

@@ -19,7 +19,7 @@ from codingagents.launcher.tls_look import NoTls, Trusted, Untrusted, look
 from codingagents.launcher.trust_report import Report
 from codingagents.launcher.trust_shared import Actions, parser_text, print_json, print_table
 from codingagents.launcher.trust_target import MADE_UP, chosen, configuration, spec_of
-from codingagents.launcher.trust_verdict import Verdict, explain, judge, remedies
+from codingagents.launcher.trust_verdict import Verdict, explain, remedies, verdict_on
 from codingagents.rewrite.certificates import describe
 from codingagents.rewrite.check import check_credential, check_trust
 from codingagents.rewrite.config import Config, RemoteServer
@@ -113,7 +113,7 @@ def _seen(plain: Report, spec: RemoteSpec, days: int | None, *, known: bool) -> 
             # Where pins are off, nobody has asked for it yet.
             matched = trust.match is not None and bool(trust.match.pins)
             bypass = None if matched else rules_of(spec.tls).bypasses.get(trust.anchor_sha256)
-            verdict = judge(plain.server, spec.tls, seen, bypass=bypass, now=plain.now, days=days)
+            verdict = verdict_on(plain.server, spec.tls, seen, bypass=bypass, now=plain.now, days=days)
             if spec.tls.client_certificate is not None:
                 what = "the client certificate was not shown, and whether the server takes it is not known"
                 verdict = dataclasses.replace(verdict, warnings=(*verdict.warnings, what))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from codingagents.launcher.reload import PATIENCE_SECONDS
 from codingagents.launcher.reload_plan import ReloadReport, ReloadRequest, sentences
+from codingagents.launcher.session_trust import PATIENCE_SECONDS
 from codingagents.launcher.terminal import say
 from codingagents.launcher.trust_shared import Actions, base, parser_text
 from codingagents.rewrite import places

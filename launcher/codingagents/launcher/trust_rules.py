@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
     top: CertificateFacts
 
 
-def judge(certificates: Sequence[bytes], *, leaf: bool, now: datetime.datetime) -> Candidate:
+def candidate_of(certificates: Sequence[bytes], *, leaf: bool, now: datetime.datetime) -> Candidate:
     """Return the candidate, or raise `TrustError` with the first reason against it.
 
     Without `leaf`: CAs only, all of one tree. With it, exactly one certificate, of any kind.

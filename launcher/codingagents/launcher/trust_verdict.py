@@ -57,7 +57,7 @@ class Verdict:
         return not self.problems
 
 
-def judge(
+def verdict_on(
     server: str, tls: TlsSpec, seen: SeenPath, *, bypass: str | None, now: datetime.datetime, days: int | None
 ) -> Verdict:
     """Return the verdict on a path that was verified; `bypass` is the override that let it pass without a pin.

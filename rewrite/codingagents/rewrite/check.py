@@ -35,7 +35,7 @@ class Row:
     client_auth: tuple[str, ...]
 
 
-def describe(config: Config) -> tuple[Row, ...]:
+def rows_of(config: Config) -> tuple[Row, ...]:
     """Return one row a server, in the file's order, the switched-off ones included."""
     return tuple(_command(s) if isinstance(s, CommandServer) else _remote(s) for s in config.servers)
 

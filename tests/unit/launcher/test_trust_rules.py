@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codingagents.launcher.trust_rules import MAX_TOGETHER, judge, top_of_chain
+from codingagents.launcher.trust_rules import MAX_TOGETHER, candidate_of, top_of_chain
 from codingagents.rewrite.certificates import parse_certificates
 from codingagents.trust.errors import TrustError
 from pki import make_key, make_root
@@ -46,32 +46,32 @@ def made(tmp_path: Path, *arguments: str) -> bytes:
 def test_the_top_is_the_one_that_all_lead_to(order: list[int]) -> None:
     """In whatever order the file has them."""
     both = [ROOT.der, INTERMEDIATE.der]
-    candidate = judge([both[index] for index in order], leaf=False, now=NOW)
+    candidate = candidate_of([both[index] for index in order], leaf=False, now=NOW)
     assert candidate.top.subject == "CN=Root"
     assert candidate.certificates == tuple(both[index] for index in order)
 
 
 def test_a_circle_has_a_top() -> None:
     """Any of them: a path may end at each."""
-    assert judge(CIRCLE, leaf=False, now=NOW).top.subject == "CN=A"
+    assert candidate_of(CIRCLE, leaf=False, now=NOW).top.subject == "CN=A"
 
 
 def test_an_intermediate_alone_is_its_own_top() -> None:
-    assert judge([INTERMEDIATE.der], leaf=False, now=NOW).top.subject == "CN=Intermediate"
+    assert candidate_of([INTERMEDIATE.der], leaf=False, now=NOW).top.subject == "CN=Intermediate"
 
 
 def test_more_than_anybody_means_are_too_many() -> None:
     """Of one name, so that each signature would have to be tried with each key."""
     many = [INTERMEDIATE.issue_ca("Same").der for _ in range(MAX_TOGETHER)]
-    assert judge([INTERMEDIATE.der, *many[1:]], leaf=False, now=NOW).top.subject == "CN=Intermediate"
+    assert candidate_of([INTERMEDIATE.der, *many[1:]], leaf=False, now=NOW).top.subject == "CN=Intermediate"
     with pytest.raises(TrustError, match="these are 65 certificates, and an override has 64 at most"):
-        judge([INTERMEDIATE.der, *many], leaf=False, now=NOW)
+        candidate_of([INTERMEDIATE.der, *many], leaf=False, now=NOW)
 
 
 def test_a_leaf_is_taken_where_it_is_meant_and_alone() -> None:
-    assert judge([LEAF.der], leaf=True, now=NOW).top.sans == ("DNS:mcp.example",)
+    assert candidate_of([LEAF.der], leaf=True, now=NOW).top.sans == ("DNS:mcp.example",)
     with pytest.raises(TrustError, match="--leaf trusts one certificate, and these are 2"):
-        judge([LEAF.der, INTERMEDIATE.der], leaf=True, now=NOW)
+        candidate_of([LEAF.der, INTERMEDIATE.der], leaf=True, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_leaf_is_taken_where_it_is_meant_and_alone() -> None:
 def test_each_reason_against_it_is_a_sentence(certificates: list[bytes], now: datetime.datetime, sentence: str) -> None:
     """What the certificates say is escaped in it."""
     with pytest.raises(TrustError) as caught:
-        judge(certificates, leaf=False, now=now)
+        candidate_of(certificates, leaf=False, now=now)
     assert str(caught.value).startswith(sentence)
 
 
@@ -121,10 +121,10 @@ def test_weak_and_unfit_ones_are_refused(tmp_path: Path, arguments: list[str], s
     certificate = made(tmp_path, *arguments)
     later = NOW + datetime.timedelta(minutes=1)  # openssl's clock is read after ours
     if sentence is None:
-        assert judge([certificate], leaf=False, now=later).top.self_signed
+        assert candidate_of([certificate], leaf=False, now=later).top.self_signed
         return
     with pytest.raises(TrustError) as caught:
-        judge([certificate], leaf=False, now=later)
+        candidate_of([certificate], leaf=False, now=later)
     assert str(caught.value).startswith(sentence)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import pki
 from codingagents.launcher.trust_report import COLUMNS, Report, document, lines, row
-from codingagents.launcher.trust_verdict import PinVerdict, Verdict, explain, judge, remedies
+from codingagents.launcher.trust_verdict import PinVerdict, Verdict, explain, remedies, verdict_on
 from codingagents.rewrite.certificates import describe
 from codingagents.rewrite.pin_proposal import SeenPath, seen_path
 from codingagents.rewrite.specs import PinSpec, RemoteSpec, TlsSpec
@@ -43,7 +43,7 @@ def tls(*pins: PinSpec, days: int = 100, **changes: Any) -> TlsSpec:
 
 
 def verdict(spec: TlsSpec, *, bypass: str | None = None, days: int | None = None) -> Verdict:
-    return judge("srv", spec, SEEN, bypass=bypass, now=NOW, days=days)
+    return verdict_on("srv", spec, SEEN, bypass=bypass, now=NOW, days=days)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_certificate_of_a_long_life_has_30_days() -> None:
     for left, count in ((31, 0), (30, 1)):
         first = dataclasses.replace(long, not_after=NOW + datetime.timedelta(left))
         seen = SeenPath(SEEN.path, (first, *above))
-        assert len(judge("srv", tls(ACTIVE, BACKUP), seen, bypass=None, now=NOW, days=None).problems) == count
+        assert len(verdict_on("srv", tls(ACTIVE, BACKUP), seen, bypass=None, now=NOW, days=None).problems) == count
 
 
 @pytest.mark.parametrize(

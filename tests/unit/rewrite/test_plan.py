@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from codingagents.rewrite.check import check_expiry, describe
+from codingagents.rewrite.check import check_expiry, rows_of
 from codingagents.rewrite.config import AnchorSource, Config
 from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.parse import parse_config
@@ -238,7 +238,7 @@ def test_a_uid_range_that_meets_real_accounts_is_refused(base: int) -> None:
 
 
 def test_description_names_every_server_and_no_value() -> None:
-    rows = describe(parse_config(PINNED + LOCAL + OFF, "c.toml"))
+    rows = rows_of(parse_config(PINNED + LOCAL + OFF, "c.toml"))
     assert [(row.server, row.kind, row.enabled) for row in rows] == [
         ("github", "remote", True),
         ("local", "remote", True),
@@ -254,9 +254,9 @@ def test_description_names_every_server_and_no_value() -> None:
     assert (rows[2].reached, rows[2].listen) == ("", "")
     ways = 'transport = "sse"\nproxy = "http://[2001:db8::1]:3128"\nlisten = '
     for listen in ("https", "unix", "stdio"):
-        (row,) = describe(parse_config(f'[mcp_servers.x]\nurl = "https://a.example"\n{ways}"{listen}"', "c"))
+        (row,) = rows_of(parse_config(f'[mcp_servers.x]\nurl = "https://a.example"\n{ways}"{listen}"', "c"))
         assert (row.reached, row.listen) == ("sse via [2001:db8::1]:3128", listen)
-    (bare,) = describe(
+    (bare,) = rows_of(
         parse_config('[mcp_servers.x]\nurl = "https://[2001:db8::1]:8443"\ntls = { server_name = "a" }', "c")
     )
     assert (bare.target, bare.trust) == ("https://[2001:db8::1]:8443/", "host, no pins")

@@ -8,7 +8,7 @@ import pytest
 
 import pki
 from codingagents.launcher.companion import Beside
-from codingagents.launcher.reload import PATIENCE_SECONDS, TrustReload
+from codingagents.launcher.session_trust import PATIENCE_SECONDS, TrustReload
 from codingagents.rewrite.anchors import read_anchors
 from codingagents.rewrite.override_store import OverrideStore
 from codingagents.rewrite.plan import anchor_sources, with_anchors

@@ -106,10 +106,18 @@ def test_each_role_runs_as_itself_and_can_become_nothing_more(session: Session) 
 
 # Which kinds of descriptors each process has, and how many; a helper's event loop makes most of its own.
 _LOOP = {"anon_inode:[eventpoll]": 1, "anon_inode:[eventfd]": 1, "pipe": 4, "/dev/null": 1}
-_HELPER = {"/dev/null": 3, "unix": 1, "tcp": 1}  # nothing on 0, 1 and 2; its channel; its listening socket
+# Nothing on 0, 1 and 2; its channel; its listening socket; what hears of clients that go while they are not read.
+_HELPER = {"/dev/null": 3, "unix": 1, "tcp": 1, "anon_inode:[eventpoll]": 1}
 DESCRIPTORS: dict[str, Counter[str]] = {
     "launcher": Counter(
-        {"stdio": 3, "unix": 1, "anon_inode:[signalfd]": 1, "anon_inode:[pidfd]": 1, "anon_inode:[eventpoll]": 1}
+        {
+            "stdio": 3,
+            "unix": 2,  # the control channel; the socket where it is asked to reload trust
+            "session": 1,  # the session's directory, to remove that socket from
+            "anon_inode:[signalfd]": 1,
+            "anon_inode:[pidfd]": 1,
+            "anon_inode:[eventpoll]": 2,  # of the engine's loop, and of that socket's
+        }
     ),
     "supervisor": Counter(
         {

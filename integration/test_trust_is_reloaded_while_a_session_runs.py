@@ -23,20 +23,9 @@ from codingagents.trust.events import HelperReady, HelperStarting, TrustExpiring
 from session_rig import Place, Session, every_mode
 from session_upstream import Upstream
 
+pytest_plugins = ("session_fixtures",)
 COMMAND = (sys.executable, "-I", "-m", "codingagents.launcher")
 SNAPSHOT = "/run/coding-agents/trust/one.pem"
-
-
-@pytest.fixture(scope="module")
-def where() -> Iterator[Place]:
-    with rig.place() as made:
-        yield made
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as made:
-        yield made
 
 
 @contextlib.contextmanager

@@ -175,3 +175,11 @@ class Bench:
     @property
     def refused(self) -> list[str]:
         return [fact.reason for fact in self.facts if isinstance(fact, Refused)]
+
+
+def dialed(bench: Bench, data: bytes, *, trusted: bool = True) -> UpstreamRecorder:
+    """Send a request and let the connection that it asks for come up."""
+    bench.relay.client_data(data)
+    upstream = UpstreamRecorder(trusted=trusted)
+    bench.relay.upstream_ready(upstream)
+    return upstream

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 import session_rig as rig
-from codingagents.trust.errors import EXIT_ENGINE
+from codingagents.trust.errors import EXIT_UNCONFINED
 from codingagents.trust.events import AgentStarted, Event, ExecAllowed, ExecDenied, Layer, LayerReport, SessionEnded
 from session_rig import Place, Session, every_mode
 
@@ -78,9 +78,9 @@ def test_a_layer_that_is_off_is_reported_as_off_and_is_off(mode: str, layer: str
 
 @every_mode
 def test_a_required_layer_that_is_not_there_ends_the_session_before_the_agent_runs(mode: str, where: Place) -> None:
-    """Exit 125, a sentence with the remedy; the report and the end are in the log, an agent is not."""
+    """Exit 124, a sentence with the remedy; the report and the end are in the log, an agent is not."""
     with rig.start(mode, where, config('apparmor = "require"'), ["/bin/echo", "the agent ran"]) as session:
-        assert session.wait() == EXIT_ENGINE
+        assert session.wait() == EXIT_UNCONFINED
         assert session.rest() == b""
         session.assert_nothing_is_left()
     remedy = "--security-opt apparmor=PROFILE on a kernel that has AppArmor"
@@ -91,7 +91,7 @@ def test_a_required_layer_that_is_not_there_ends_the_session_before_the_agent_ru
     assert row.why in {"this kernel has no AppArmor", "no profile is on this session"}
     assert session.events(AgentStarted) == []
     (ended,) = session.events(SessionEnded)
-    assert (ended.exit_code, ended.reason) == (EXIT_ENGINE, sentence)
+    assert (ended.exit_code, ended.reason) == (EXIT_UNCONFINED, sentence)
     assert session.verify().closed
 
 

@@ -15,13 +15,13 @@ import documents
 from codingagents.launcher import config_cmd
 from codingagents.rewrite import headers, parse_servers, plan
 from codingagents.rewrite.clients.known import CLIENTS
-from codingagents.rewrite.config import LAYER_NAMES
 from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
 from codingagents.rewrite.secrets import parse_env_file
 from codingagents.rewrite.specs import LimitsSpec, SessionSpec
 from codingagents.trust.errors import ConfigError
+from codingagents.trust.vocabulary import LAYER_NAMES
 from pki import make_root
 
 GUIDE = documents.read("configuration.md")

@@ -10,11 +10,11 @@ import pytest
 import documents
 from codingagents.proxies import layer_rows
 from codingagents.rewrite import plan
-from codingagents.rewrite.config import LAYER_NAMES
 from codingagents.supervisor import layers
 from codingagents.trust import errors
 from codingagents.trust.answers import ANSWERS
 from codingagents.trust.events import AnyEvent
+from codingagents.trust.vocabulary import LAYER_NAMES
 
 RUNBOOK = documents.read("runbook.md")
 KINDS = [str(kind.__struct_config__.tag) for kind in get_args(AnyEvent)]

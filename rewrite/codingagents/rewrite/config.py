@@ -11,26 +11,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 from codingagents.rewrite.placeholders import names
-from codingagents.rewrite.specs import ExecSpec, RemoteSpec
+from codingagents.rewrite.specs import ExecSpec, RemoteSpec, RoleLimits, WorkspaceMode
 from codingagents.trust.vocabulary import LayerWish, SecretName, ServerName, Store
 
 Network = Literal["host", "helpers"]
-
-# The names of `layers = { … }`, as the layer report and `doctor` spell them.
-LAYER_NAMES = (
-    "uid_drop",
-    "caps_bounding",
-    "no_new_privs",
-    "landlock_exec",
-    "exec_trap",
-    "memfd_rule",
-    "pidns",
-    "mountns",
-    "agent_netns",
-    "engine_seccomp",
-    "apparmor",
-    "userns",
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +97,9 @@ class SessionConfig:
 
     agent: str | None
     workspace: str | None
-    workspace_acl: bool
+    workspace_mode: WorkspaceMode
+    workspace_acl: bool  # only where the mode is "direct"
+    limits: RoleLimits
     network: Network
     layers: Mapping[str, LayerWish]
 

@@ -12,7 +12,7 @@ from typing import get_args
 from codingagents.rewrite import codex_keys
 from codingagents.rewrite.config import Config, Network, SessionConfig
 from codingagents.rewrite.parse_servers import parse_layers, parse_server
-from codingagents.rewrite.specs import ExecRule, ExecSpec
+from codingagents.rewrite.specs import ExecRule, ExecSpec, RoleLimits, WorkspaceMode
 from codingagents.rewrite.tables import Table, quoted
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.vocabulary import Role, parse_agent_name, parse_server_name
@@ -93,24 +93,45 @@ def _deeper_than(value: object, limit: int) -> bool:
 
 
 def _session(table: Table) -> SessionConfig:
-    table.only(("agent", "workspace", "workspace_acl", "network", "layers"))
+    table.only(("agent", "workspace", "workspace_mode", "workspace_acl", "limits", "network", "layers"))
     agent = table.text("agent")
     try:
         agent = None if agent is None else parse_agent_name(agent)
     except ConfigError as error:
         raise table.error(str(error)) from None
     networks: tuple[Network, ...] = get_args(Network)
+    modes: tuple[WorkspaceMode, ...] = get_args(WorkspaceMode)
+    mode = table.choice("workspace_mode", modes, "direct")
+    acl = table.flag("workspace_acl", default=False)
+    if acl and mode != "direct":
+        raise table.error(f'workspace_acl has no meaning with workspace_mode = "{mode}"; remove it')
     return SessionConfig(
         agent=agent,
         workspace=table.text("workspace"),
-        workspace_acl=table.flag("workspace_acl", default=False),
+        workspace_mode=mode,
+        workspace_acl=acl,
+        limits=_limits(table.table("limits")),
         network=table.choice("network", networks, "host"),
         layers=parse_layers(table.table("layers")),
     )
 
 
+def _limits(table: Table) -> RoleLimits:
+    table.only(("processes", "memory", "open_files"))
+    default = RoleLimits()
+
+    def limit(key: str, low: int, high: int, otherwise: int | None) -> int | None:
+        return table.integer(key, low, high, low) if key in table.values else otherwise
+
+    return RoleLimits(
+        processes=limit("processes", 16, 2**22, default.processes),
+        memory=limit("memory", 64 * 1024 * 1024, 2**48, default.memory),
+        open_files=limit("open_files", 64, 2**20, default.open_files),
+    )
+
+
 def _exec(table: Table) -> ExecSpec:
-    table.only(("mode", "rules", "trees"))
+    table.only(("mode", "rules", "trees", "digest_bytes"))
     trees = table.texts("trees")
     for tree in trees:
         _check_path(table, "trees", tree)
@@ -120,6 +141,7 @@ def _exec(table: Table) -> ExecSpec:
         mode=table.choice("mode", ("observe", "enforce"), "observe"),
         rules=[_rule(rule) for rule in table.tables("rules")],
         trees=list(trees) or ExecSpec().trees,
+        digest_bytes=table.integer("digest_bytes", 0, 2**40, ExecSpec().digest_bytes),
     )
 
 

@@ -7,14 +7,14 @@ from typing import Literal, get_args
 from codingagents.rewrite import codex_keys
 from codingagents.rewrite.addresses import Url, is_loopback, parse_host_port, parse_url
 from codingagents.rewrite.check import check_credential
-from codingagents.rewrite.config import LAYER_NAMES, AnchorSource, CommandServer, RemoteServer, Sandbox
+from codingagents.rewrite.config import AnchorSource, CommandServer, RemoteServer, Sandbox
 from codingagents.rewrite.headers import header_templates, template_names
 from codingagents.rewrite.parse_tls import parse_tls
 from codingagents.rewrite.placeholders import names
 from codingagents.rewrite.specs import ClientAuth, LimitsSpec, RemoteSpec, TlsSpec
 from codingagents.rewrite.tables import Table, quoted
 from codingagents.trust.errors import ConfigError
-from codingagents.trust.vocabulary import LayerWish, ServerName, parse_secret_name
+from codingagents.trust.vocabulary import LAYER_NAMES, LayerWish, ServerName, parse_secret_name
 
 _REMOTE_KEYS = frozenset(
     {

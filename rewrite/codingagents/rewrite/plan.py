@@ -26,13 +26,16 @@ Engine = Literal["local", "podman", "docker"]
 # 65534 is nobody; above 2^31 tools disagree about the sign. Below 1000 are the system's own accounts.
 _UID_LOW, _UID_HIGH = 1000, 2**31 - 2
 
-_LAYERS_NOT_YET = ("agent_netns", "userns")
+_LAYERS_NOT_YET = ("agent_netns",)
 # Why a layer cannot be switched off: a report that said "disabled" of it would be untrue, or the session worthless.
 _NEVER_OFF = {
     "uid_drop": "the agent would be root",
     "no_new_privs": "Landlock and the exec trap need it",
     "pidns": "the engine decides it",
+    "limits": "what must not be bounded is left out of [session] limits",
     "mountns": "a session takes it wherever it can",
+    "run_dirs": "a session needs its directories",
+    "proc_hidden": "a session takes it wherever it can",
     "engine_seccomp": "the engine decides it",
     "apparmor": "the engine decides it",
 }
@@ -108,6 +111,9 @@ def plan_session(
         remotes=[with_anchors(config, server, anchors) for server in config.remotes],
         exec=config.exec,
         layers=dict(config.session.layers),
+        limits=config.session.limits,
+        workspace=config.session.workspace_mode,
+        workspace_acl=config.session.workspace_acl,
         codex_toml=passed_through(config),
         command=list(command),
         working_directory=working_directory,
@@ -153,6 +159,8 @@ def not_available(config: Config) -> Iterator[str]:
         yield Table({}, config.file, "session").sentence('network = "helpers" is not available yet; use "host"')
     if config.session.workspace_acl:
         yield Table({}, config.file, "session").sentence("workspace_acl is not available yet; remove it")
+    if config.session.workspace_mode != "direct":
+        yield Table({}, config.file, "session").sentence("workspace_mode is not available yet; remove it")
     for name in _LAYERS_NOT_YET:
         # Nothing reports on them, so that a requirement would pass unmet.
         if config.session.layers.get(name, "off") != "off":

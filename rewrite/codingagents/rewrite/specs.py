@@ -159,6 +159,19 @@ class ExecSpec(Message, frozen=True, kw_only=True):
     mode: Literal["observe", "enforce"] = "observe"
     rules: list[ExecRule] = msgspec.field(default_factory=list)
     trees: list[str] = msgspec.field(default_factory=lambda: ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt"])
+    digest_bytes: int = 256 * 1024 * 1024  # programs above are not hashed; 0: none is
+
+
+# How the agent gets its workspace: the tree itself, a copy of it, or a git clone.
+WorkspaceMode = Literal["direct", "copy", "clone"]
+
+
+class RoleLimits(Message, frozen=True, kw_only=True):
+    """Bounds on what one role takes of the machine, by setrlimit(2); None: what the supervisor has."""
+
+    processes: int | None = 4096  # RLIMIT_NPROC: processes and threads of the role's UID together
+    memory: int | None = None  # RLIMIT_AS, bytes of address space of each process
+    open_files: int | None = None  # RLIMIT_NOFILE, of each process
 
 
 class UidPlan(Message, frozen=True, kw_only=True):
@@ -182,6 +195,9 @@ class SessionSpec(Message, frozen=True, kw_only=True):
     remotes: list[RemoteSpec]
     exec: ExecSpec = ExecSpec()
     layers: dict[str, LayerWish] = msgspec.field(default_factory=dict)
+    limits: RoleLimits = RoleLimits()  # of the agent
+    workspace: WorkspaceMode = "direct"
+    workspace_acl: bool = False  # the launcher gave agent and task their rights by POSIX ACLs
     codex_toml: str = ""  # what config.toml holds for Codex itself; `clients.codex` adds the endpoints
     command: list[str]
     working_directory: str

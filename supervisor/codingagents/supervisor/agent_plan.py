@@ -13,6 +13,7 @@ from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
 from codingagents.supervisor.layers import unmet_requirements
 from codingagents.trust import errors
 from codingagents.trust.events import Layer
+from codingagents.trust.vocabulary import Role
 
 
 def agent_confinement(
@@ -32,6 +33,8 @@ def agent_confinement(
     """
     return ConfineSpec(
         argv=list(command),
+        role=Role.AGENT.value,
+        limits=spec.limits,
         environment={
             "PATH": places.SYSTEM_PATH,
             "HOME": places.AGENT_HOME,

@@ -49,7 +49,7 @@ from codingagents.supervisor.slots import bind_slots
 from codingagents.supervisor.trust_snapshot import Snapshots
 from codingagents.supervisor.zygote_keeper import ZygoteKeeper
 from codingagents.trust import checkpoint, errors
-from codingagents.trust.errors import AgentError, ProcessError
+from codingagents.trust.errors import AgentError, ProcessError, UnconfinedError
 from codingagents.trust.events import AgentStarted, LayerReport, SessionStarted
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Role, SessionId
@@ -122,7 +122,8 @@ class Session:
                 await self._start_and_wait(services)
         except AgentError as error:
             complain(str(error))
-            self._ending.because(str(error), errors.EXIT_ENGINE)  # any lower code could be the agent's own
+            code = error.exit_code if isinstance(error, UnconfinedError) else errors.EXIT_ENGINE
+            self._ending.because(str(error), code)  # any lower code could be the agent's own
         finally:
             # Every cause that we know of has been named by now.
             self._ending.because("internal error", errors.EXIT_ENGINE)
@@ -169,7 +170,7 @@ class Session:
         dirs.drop_probe_file()
         log.append(LayerReport(role=Role.AGENT.value, layers=rows))
         if missing := agent_plan.missing_layers(rows):
-            raise ProcessError(missing)
+            raise UnconfinedError(missing)
         child = self._parts.stub.child
         command = self._scrubber.scrub_argv([os.fsencode(part) for part in self._command]).args
         log.append(AgentStarted(process_pid=child.pid, user_id=uids.agent, command=command))

@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from codingagents.rewrite.specs import RoleLimits
+from codingagents.trust.vocabulary import Role
 from codingagents.trust.wire import Message
 
 # argv[0] of the exec that the stub attempts to see the trap refuse it. The supervisor adds a nonce.
@@ -21,6 +23,8 @@ class ConfineSpec(Message, frozen=True, kw_only=True):
 
     argv: list[str]
     environment: dict[str, str]
+    role: str = Role.AGENT.value
+    limits: RoleLimits = RoleLimits()
     working_directory: str
     uid: int | None  # None: keep the caller's (an ordinary user)
     gid: int

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from codingagents.rewrite import places
 from codingagents.supervisor.confine_spec import Observation
+from codingagents.supervisor.mounts_seen import Place
 from codingagents.trust.events import Layer, LayerState
 from codingagents.trust.vocabulary import LayerWish
 
@@ -28,6 +30,9 @@ class Facts:
     trees: Sequence[str] = ()
     is_pid1: bool = False
     mount_namespace: str = ""  # "" where private and ours, else why not
+    run_dirs: Sequence[Place] = ()  # the session's directories, as they were read back
+    proc_hidden: str = ""  # why /proc could not be mounted or remounted with hidepid; "" where it was
+    yama: str = ""  # kernel.yama.ptrace_scope, "" where the kernel has no Yama
     engine_seccomp: str = "0"  # `Seccomp` of /proc/self/status before ours
     apparmor: str = ""  # label, "" where the kernel has none
     root: bool = True  # root that may change its UID
@@ -51,6 +56,15 @@ class _Kind:
     judge: Callable[[Sequence[Observation], Facts], _Outcome]
 
 
+# SECBIT_NOROOT, _NO_SETUID_FIXUP_LOCKED, _KEEP_CAPS_LOCKED, _NO_CAP_AMBIENT_RAISE, each with its lock: capabilities(7).
+WANTED_SECUREBITS: Final = 0b1110_1011
+# What an engine has to be told where the session may not mount.
+ENGINE_TMPFS: Final = (
+    (places.RUN_ROOT, "nosuid,nodev,exec,mode=0755,size=64m"),
+    (places.RUN_SECRETS, "nosuid,nodev,noexec,mode=0700,size=16m"),
+    (places.RUN_DATA, "nosuid,nodev,noexec,mode=0700,size=256m"),
+    (places.RUN_EXPORT, "nosuid,nodev,noexec,mode=0700,size=256m"),
+)
 _NEEDS_ROOT: Final = "needs root with the Linux capabilities SETUID and SETGID"
 
 
@@ -86,6 +100,59 @@ def _capabilities(observations: Sequence[Observation], facts: Facts) -> _Outcome
 def _no_new_privs(observations: Sequence[Observation], _facts: Facts) -> _Outcome:
     on = bool(observations) and all(seen.outcome == "1" for seen in observations)
     return _Outcome("enforced" if on else "unavailable", _said(observations), "" if on else "not set")
+
+
+def _securebits(observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    """Judge the value read back: `WANTED_SECUREBITS` must all be there."""
+    if not observations:
+        return _Outcome("unavailable", "not tried", "not applied" if facts.root else _NEEDS_ROOT)
+    value = observations[-1].outcome
+    if value.startswith("0x") and int(value, 16) & WANTED_SECUREBITS == WANTED_SECUREBITS:
+        return _Outcome("enforced", _said(observations))
+    return _Outcome("unavailable", _said(observations), "needs CAP_SETPCAP; with no_new_privs nothing is lost by it")
+
+
+def _by_us_or_the_engine(*errnos: str) -> Callable[[Sequence[Observation], Facts], _Outcome]:
+    """Judge acts that the engine's profile may refuse before: refused is refused, and the detail says by whom."""
+
+    def judge(observations: Sequence[Observation], _facts: Facts) -> _Outcome:
+        if not observations:
+            return _Outcome("unavailable", "not tried", "not applied")
+        if not all(seen.outcome in errnos for seen in observations):
+            return _Outcome("unavailable", _said(observations), "not refused")
+        ours = any(seen.outcome != seen.control for seen in observations)
+        return _Outcome("enforced", _said(observations), "", {"refused_by": "this layer" if ours else "the engine"})
+
+    return judge
+
+
+def _limits(observations: Sequence[Observation], _facts: Facts) -> _Outcome:
+    if not observations:
+        return _Outcome("unavailable", "not tried", "no limit is set")
+    refused = all(seen.outcome in ("EAGAIN", "EPERM", "ENOMEM", "EMFILE") for seen in observations)
+    return _Outcome("enforced" if refused else "unavailable", _said(observations), "" if refused else "not refused")
+
+
+def _run_dirs(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    if not facts.run_dirs:
+        return _Outcome("unavailable", "not tried", "there is no session whose directories could be looked at")
+    probe = "/proc/self/mountinfo: " + "; ".join(
+        f"{place.path} {place.kind}" + (f" ({', '.join(place.faults)})" if place.faults else "")
+        for place in facts.run_dirs
+    )
+    plain = [place.path for place in facts.run_dirs if place.kind == "plain"]
+    faulty = [place.path for place in facts.run_dirs if place.faults]
+    if not plain and not faulty:
+        return _Outcome("enforced", probe)
+    why = f"plain directories: {', '.join(plain)}" if plain else f"mounted with other options: {', '.join(faulty)}"
+    return _Outcome("partial", probe, why)
+
+
+def _proc_hidden(observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    detail = {"yama_ptrace_scope": facts.yama or "none"}
+    if observations and all(seen.outcome == "ENOENT" != seen.control for seen in observations):
+        return _Outcome("enforced", _said(observations), "", detail)
+    return _Outcome("unavailable", _said(observations), facts.proc_hidden or "not refused", detail)
 
 
 def _landlock(observations: Sequence[Observation], facts: Facts) -> _Outcome:
@@ -170,11 +237,39 @@ _KINDS: Final = (
         _capabilities,
     ),
     _Kind(
+        "securebits",
+        "prctl(2) PR_SET_SECUREBITS: no privileges by UID 0, none kept or raised; locked",
+        "a process that became root again would have Linux capabilities, if no_new_privs did not forbid it",
+        "--cap-add SETPCAP",
+        _securebits,
+    ),
+    _Kind(
         "no_new_privs",
         "prctl(2) PR_SET_NO_NEW_PRIVS",
         "set-user-ID programs would raise privileges",
         "",
         _no_new_privs,
+    ),
+    _Kind(
+        "seccomp_static",
+        "seccomp filter on ptrace(2), process_vm_*(2), mounts, keys, bpf(2), perf events, TIOCSTI and the like",
+        "more of the kernel can be reached, and processes of the same UID can trace each other",
+        "an engine profile that allows seccomp(2)",
+        _by_us_or_the_engine("EPERM"),
+    ),
+    _Kind(
+        "userns",
+        "seccomp filter on unshare(2), clone(2) and clone3(2) of a user namespace",
+        "in a user namespace of its own a process has every Linux capability over what it makes there",
+        "an engine profile that allows seccomp(2)",
+        _by_us_or_the_engine("EPERM"),
+    ),
+    _Kind(
+        "limits",
+        "setrlimit(2)",
+        "a role could fill the machine with processes",
+        "set [session] limits",
+        _limits,
     ),
     _Kind(
         "landlock_exec",
@@ -210,6 +305,20 @@ _KINDS: Final = (
         "the session's directories lie in the container's own file system and are removed one by one at the end",
         "--cap-add SYS_ADMIN",
         _mount_namespace,
+    ),
+    _Kind(
+        "run_dirs",
+        "tmpfs, nosuid, nodev and (but for the sockets') noexec, root's alone, on the session's directories",
+        "what is put there lies in the container's own file system",
+        "--cap-add SYS_ADMIN, or " + " ".join(f"--tmpfs {path}:{options}" for path, options in ENGINE_TMPFS),
+        _run_dirs,
+    ),
+    _Kind(
+        "proc_hidden",
+        "/proc mounted with hidepid=invisible",
+        "a role sees the command lines and states of all processes",
+        "--cap-add SYS_ADMIN",
+        _proc_hidden,
     ),
     _Kind(
         "engine_seccomp",

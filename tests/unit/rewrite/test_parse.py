@@ -14,6 +14,7 @@ from codingagents.rewrite.specs import (
     HeaderTemplate,
     LimitsSpec,
     PinSpec,
+    RoleLimits,
     TlsSpec,
 )
 from codingagents.trust.errors import ConfigError
@@ -146,6 +147,7 @@ def test_a_full_config_becomes_the_values_it_says() -> None:
 def test_an_empty_config_is_a_session_without_servers() -> None:
     config = parse_config("", "config.toml")
     assert config.servers == ()
+    assert config.session.limits == RoleLimits()
     assert (config.session.network, config.exec, config.warnings) == ("host", ExecSpec(), ())
 
 
@@ -306,3 +308,10 @@ def test_no_message_repeats_a_value() -> None:
         with pytest.raises(ConfigError) as caught:
             parse_config(text, "c")
         assert canary not in str(caught.value), key
+
+
+def test_limits_are_of_the_agent_and_those_left_out_keep_their_defaults() -> None:
+    text = "[session]\nlimits = { memory = 67108864, open_files = 64 }\n[exec]\ndigest_bytes = 0"
+    config = parse_config(text, "c.toml")
+    assert config.session.limits == RoleLimits(memory=67108864, open_files=64)
+    assert config.exec.digest_bytes == 0

@@ -429,6 +429,16 @@ MISTAKES = {
         '[mcp_servers.play.sandbox] has no key "writes"; did you mean "write"?',
     ),
     "agent": ('[session]\nagent = "Claude Code"', "[session] agent must be 1 to 32 of a-z 0-9 -"),
+    "acl of a copy": (
+        '[session]\nworkspace_mode = "copy"\nworkspace_acl = true',
+        '[session] workspace_acl has no meaning with workspace_mode = "copy"; remove it',
+    ),
+    "limits": ("[session]\nlimits = { procs = 1 }", '[session.limits] has no key "procs"; did you mean "processes"?'),
+    "few processes": (
+        "[session]\nlimits = { processes = 1 }",
+        "[session.limits] processes must be an integer from 16 to 4194304",
+    ),
+    "digest": ("[exec]\ndigest_bytes = -1", "[exec] digest_bytes must be an integer from 0 to 1099511627776"),
     "network": ('[session]\nnetwork = "none"', '[session] network must be one of "host", "helpers"'),
     "layer": (
         '[session]\nlayers = { landlock = "require" }',

@@ -6,6 +6,7 @@ import pytest
 
 from codingagents.supervisor.confine_spec import Observation
 from codingagents.supervisor.layers import LAYER_NAMES, Facts, build_report, unmet_requirements
+from codingagents.supervisor.mounts_seen import Place
 from codingagents.trust.events import Layer
 
 
@@ -25,6 +26,7 @@ def row(layer: str, observations: Sequence[Observation] = (), facts: Facts = Fac
 
 
 TRAPPED = Facts(trap_saw_self_test=True)
+ENGINES = Place(path="/run/b", kind="engine")
 NONE, ALL = "0" * 16, "000001ffffffffff"
 
 CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
@@ -41,6 +43,22 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("caps_bounding", "unavailable", capabilities(NONE, ALL), Facts(), "remain"),
     ("caps_bounding", "unavailable", capabilities(ALL, ALL), Facts(), "remain"),
     ("caps_bounding", "unavailable", [], Facts(), "remain"),
+    ("securebits", "enforced", [seen("securebits", "0xeb")], Facts(), ""),
+    ("securebits", "enforced", [seen("securebits", "0xff")], Facts(), ""),
+    ("securebits", "unavailable", [seen("securebits", "0x2b")], Facts(), "CAP_SETPCAP"),
+    ("securebits", "unavailable", [seen("securebits", "EPERM")], Facts(), "CAP_SETPCAP"),
+    ("securebits", "unavailable", [], Facts(), "not applied"),
+    ("securebits", "unavailable", [], Facts(root=False), "needs root"),
+    ("seccomp_static", "enforced", [seen("seccomp_static", "EPERM", control="ENOTTY")], Facts(), ""),
+    ("seccomp_static", "enforced", [seen("seccomp_static", "EPERM", control="EPERM")], Facts(), ""),
+    ("seccomp_static", "unavailable", [seen("seccomp_static", "ENOTTY", control="ENOTTY")], Facts(), "not refused"),
+    ("seccomp_static", "unavailable", [], Facts(), "not applied"),
+    ("userns", "enforced", [seen("userns", "EPERM", control="succeeded")], Facts(), ""),
+    ("userns", "unavailable", [seen("userns", "succeeded", control="succeeded")], Facts(), "not refused"),
+    ("userns", "unavailable", [], Facts(), "not applied"),
+    ("limits", "enforced", [seen("limits", "EAGAIN"), seen("limits", "EPERM")], Facts(), ""),
+    ("limits", "unavailable", [seen("limits", "succeeded")], Facts(), "not refused"),
+    ("limits", "unavailable", [], Facts(), "no limit"),
     ("no_new_privs", "enforced", [seen("no_new_privs", "1")], Facts(), ""),
     ("no_new_privs", "unavailable", [seen("no_new_privs", "0")], Facts(), "not set"),
     ("no_new_privs", "unavailable", [], Facts(), "not set"),
@@ -68,6 +86,26 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("mountns", "enforced", [], Facts(), ""),
     ("mountns", "unavailable", [], Facts(mount_namespace="EPERM"), "CAP_SYS_ADMIN"),
     ("mountns", "unavailable", [], Facts(mount_namespace="EACCES"), "security module"),
+    ("run_dirs", "enforced", [], Facts(run_dirs=[Place(path="/run/a", kind="ours"), ENGINES]), ""),
+    (
+        "run_dirs",
+        "partial",
+        [],
+        Facts(run_dirs=[ENGINES, Place(path="/run/a", kind="plain")]),
+        "plain directories: /run/a",
+    ),
+    (
+        "run_dirs",
+        "partial",
+        [],
+        Facts(run_dirs=[Place(path="/run/c", kind="engine", faults=("not noexec",))]),
+        "/run/c",
+    ),
+    ("run_dirs", "unavailable", [], Facts(), "no session"),
+    ("proc_hidden", "enforced", [seen("proc_hidden", "ENOENT", control="succeeded")], Facts(), ""),
+    ("proc_hidden", "unavailable", [seen("proc_hidden", "ENOENT", control="ENOENT")], Facts(), "not refused"),
+    ("proc_hidden", "unavailable", [seen("proc_hidden", "succeeded")], Facts(proc_hidden="EPERM"), "EPERM"),
+    ("proc_hidden", "unavailable", [], Facts(), "not refused"),
     ("engine_seccomp", "enforced", [], Facts(engine_seccomp="2"), ""),
     ("engine_seccomp", "unavailable", [], Facts(engine_seccomp="0"), "no engine"),
     ("apparmor", "enforced", [], Facts(apparmor="docker-default (enforce)"), ""),

@@ -35,6 +35,11 @@ def test_nothing_that_steers_a_terminal_is_left(text: str, shown: str) -> None:
 EXEC: dict[str, Any] = {
     "role": "agent",
     "process_pid": 12,
+    "thread_id": 12,
+    "interpreters": [],
+    "executable_file": "",
+    "executable_sha256": "",
+    "digest": "later",
     "process_parent_pid": 1,
     "user_id": 5001,
     "executable_path": "/bin/sh",
@@ -123,6 +128,21 @@ EXEC: dict[str, Any] = {
         (
             events.ExecAllowed(**EXEC),
             "agent pid 12 uid 5001 /usr/bin/dash: sh -c 'echo \\x1b[2J' … [deny /bin/*]",
+        ),
+        (
+            events.ExecDigest(
+                role="agent", resolved_path="/bin/x", executable_file="", executable_sha256="ab", bytes=1, problem=None
+            ),
+            "agent /bin/x: ab",
+        ),
+        (
+            events.ExecPolicyLoaded(
+                role="agent",
+                mode="enforce",
+                trees=["/usr"],
+                rules=[events.PolicyRule(rule="deny /tmp/**", firmness="firm", why="")],
+            ),
+            "agent enforce: deny /tmp/** (firm)",
         ),
         (
             events.ExecDenied(**{**EXEC, "resolved_path": "", "args_truncated": False}, errno="EPERM"),

@@ -13,6 +13,7 @@ EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_NOT_FOUND = 3
 # Where a command passes on another program's code (`run`, `init`), our own failures are those of container engines.
+EXIT_UNCONFINED = 124  # a layer that the session requires is not enforced
 EXIT_ENGINE = 125
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NO_PROGRAM = 127
@@ -68,3 +69,9 @@ class ProcessError(AgentError):
     """A process could not be started or confined as demanded."""
 
     exit_code: ClassVar[int] = EXIT_ENGINE
+
+
+class UnconfinedError(ProcessError):
+    """A layer that the session requires is not enforced here, so nothing was started."""
+
+    exit_code: ClassVar[int] = EXIT_UNCONFINED

@@ -253,11 +253,16 @@ class ExecDecided(Message, frozen=True, kw_only=True):
     """What is recorded of an exec: who, what, and how the decision was made."""
 
     role: str
-    process_pid: int
+    process_pid: int  # in the session's PID namespace, as all IDs here; 0: unknown
+    thread_id: int  # that called: not the process's main thread, where it differs
     process_parent_pid: int
-    user_id: int
+    user_id: int  # real UID of the process; the role's where it could not be read
     executable_path: str  # as the tracee wrote it, made absolute
     resolved_path: str  # after symlinks, "" where it could not be resolved
+    interpreters: list[str]  # that the kernel runs for a script, from its `#!` line on; resolved as the path is
+    executable_file: str  # "device:inode:mtime_ns" of the resolved file when it was looked at, "" where unknown
+    executable_sha256: str  # of that file's bytes, where they were hashed before; else ""
+    digest: str  # "cached", "later" (an `exec.digest` follows), or "skipped: WHY"
     working_directory: str
     command_args: list[str]  # capped and scrubbed
     args_total_bytes: int  # 0: unknown
@@ -277,6 +282,34 @@ class ExecDenied(Event, ExecDecided, frozen=True, kw_only=True, tag="exec.denied
     """The trap answered an exec with an errno."""
 
     errno: str
+
+
+class ExecDigest(Event, frozen=True, kw_only=True, tag="exec.digest"):
+    """The hash of a program whose exec said `later`; what ran before may have been other bytes of the same file."""
+
+    role: str
+    resolved_path: str
+    executable_file: str  # as in the exec's record; "" where the file is no longer there
+    executable_sha256: str  # "" on a problem
+    bytes: int
+    problem: str | None
+
+
+class PolicyRule(Message, frozen=True, kw_only=True):
+    """One `[exec]` rule as it was loaded."""
+
+    rule: str  # as records name it
+    firmness: str  # of its denials at best: firm or advisory
+    why: str  # what makes it advisory; "" where it is firm or allows
+
+
+class ExecPolicyLoaded(Event, frozen=True, kw_only=True, tag="exec.policy"):
+    """The policy of a role took effect, each rule marked by what the kernel was seen to enforce."""
+
+    role: str
+    mode: str  # observe or enforce
+    trees: list[str]  # that Landlock was seen to hold to; [] where it does not
+    rules: list[PolicyRule]
 
 
 class EventsGap(Event, frozen=True, kw_only=True, tag="events.gap"):
@@ -319,6 +352,8 @@ AnyEvent = (
     | FactsDropped
     | ExecAllowed
     | ExecDenied
+    | ExecDigest
+    | ExecPolicyLoaded
     | EventsGap
     | Checkpoint
 )

@@ -91,6 +91,11 @@ def _summary(event: AnyEvent) -> str:  # noqa: C901, PLR0912 -- one flat table o
             return f"{_exec(event)} [{event.rule}]"
         case events.ExecDenied():
             return f"{event.errno} ({event.firmness}) {_exec(event)} [{event.rule}] {event.reason}"
+        case events.ExecDigest():
+            return f"{event.role} {event.resolved_path}: {event.problem or event.executable_sha256}"
+        case events.ExecPolicyLoaded():
+            marked = ", ".join(f"{rule.rule} ({rule.firmness})" for rule in event.rules)
+            return f"{event.role} {event.mode}: {marked or 'no rules'}"
         case events.EventsGap():
             return f"{event.lost} events lost since {event.since}: {event.reason}"
         case events.Checkpoint():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Literal, NewType, NoReturn
+from typing import Final, Literal, NewType, NoReturn
 
 from codingagents.trust.errors import ConfigError
 
@@ -13,6 +13,26 @@ SessionId = NewType("SessionId", str)
 SecretName = NewType("SecretName", str)
 
 LayerWish = Literal["require", "prefer", "off"]
+# The names of `layers = { … }`, in the order of the layer report. What each is: `supervisor/layers.py` and the runbook.
+LAYER_NAMES: Final = (
+    "uid_drop",
+    "caps_bounding",
+    "securebits",
+    "no_new_privs",
+    "seccomp_static",
+    "userns",
+    "limits",
+    "landlock_exec",
+    "memfd_rule",
+    "exec_trap",
+    "pidns",
+    "mountns",
+    "run_dirs",
+    "proc_hidden",
+    "agent_netns",
+    "engine_seccomp",
+    "apparmor",
+)
 PinPosition = Literal["any", "leaf", "intermediate", "root"]
 PinMode = Literal["enforce", "report", "off"]
 MinVersion = Literal["1.2", "1.3"]  # of TLS

@@ -89,7 +89,12 @@ def _init(arguments: list[str]) -> int:
     if options.session is None:
         from codingagents.supervisor import plain_init  # noqa: PLC0415 -- likewise
 
-        return plain_init.run(options.command, grace=options.grace)
+        return plain_init.run(
+            options.command,
+            grace=options.grace,
+            subreaper=options.subreaper,
+            parent_death_signal=options.parent_death_signal,
+        )
     from codingagents.supervisor import session  # noqa: PLC0415 -- likewise
     from codingagents.trust.errors import EXIT_ENGINE, AgentError  # noqa: PLC0415 -- likewise
 

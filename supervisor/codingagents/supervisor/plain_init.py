@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 
 from codingagents.supervisor import processes, signals, terminal_handover
@@ -23,20 +22,31 @@ if TYPE_CHECKING:
 # A group that its own session leads is orphaned, so the kernel would drop these: it is stopped for real, and so are we.
 _STOPS = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 _KILL_SECONDS = 1.0  # a killed process that is stuck in the kernel must not hold up the exit code
+SIGNALLED = 128
+ENGINE_FAILURE = 125
 _KILL_AGAIN_SECONDS = 0.05  # for processes that were being made while the others were killed
 
 
-def run(command: Sequence[str], *, grace: float) -> int:
+def run(
+    command: Sequence[str], *, grace: float, subreaper: str = "auto", parent_death_signal: int | None = None
+) -> int:
     """Run `command` and return its exit code, 128 + N where a signal ended it, 127 or 126 where it could not be run.
 
     Signals must be blocked (`signals.block_all`). `grace` is how many seconds what the command leaves behind gets
-    between TERM and KILL; nothing is waited for where nothing is left. Outside PID 1 this process becomes a subreaper,
-    and the command is killed with it.
+    between TERM and KILL; nothing is waited for where nothing is left. Outside PID 1 this process becomes a subreaper
+    as `subreaper` has it (`init_options`), and the command is killed with it. With `parent_death_signal` the end of
+    the parent is that signal; where it has ended already, nothing is run, as if the signal had come and ended it.
     """
     children = Children()
     is_pid1 = processes.is_pid1()
-    if not is_pid1:
-        processes.set_subreaper()
+    if parent_death_signal is not None:
+        processes.die_with_parent(parent_death_signal)
+        if os.getppid() != signals.inherited().parent:
+            return SIGNALLED + parent_death_signal
+    if not is_pid1 and (trouble := _adopt_orphans(subreaper)):
+        if subreaper == "always":
+            return _fail(f"{trouble}; the command was not run", ENGINE_FAILURE)
+        _fail(f"warning: {trouble}", 0)
     terminal = terminal_handover.find_terminal()
     if terminal is not None:
         terminal_handover.release(terminal)
@@ -51,11 +61,29 @@ def run(command: Sequence[str], *, grace: float) -> int:
     try:
         child = children.fork_exec(command, env=initial_environment(), before_exec=become_session_leader)
     except OSError as error:
-        sys.stderr.write(f"coding-agents: cannot run {command[0]!r}: {error.strerror}\n")
-        return processes.failure_code(error)
+        return _fail(f"cannot run {command[0]!r}: {error.strerror}", processes.failure_code(error))
     ended = _forward_until_ended(children, child)
     _end_the_rest(children, grace)
     return ended.code
+
+
+def _adopt_orphans(subreaper: str) -> str:
+    """Become a subreaper unless it is not wanted; return why orphans will not be reaped, "" where they will."""
+    if subreaper == "never":
+        return "init is not PID 1 and was told not to be a subreaper, so orphans will not be reaped"
+    try:
+        processes.set_subreaper()
+    except OSError as error:
+        return f"init is not PID 1 and cannot be a subreaper ({error.strerror}), so orphans will not be reaped"
+    return ""
+
+
+def _fail(sentence: str, code: int) -> int:
+    try:
+        os.write(2, f"coding-agents: {sentence}\n".encode(errors="backslashreplace"))
+    except OSError:  # it is closed, or nobody reads it
+        return code
+    return code
 
 
 def initial_environment() -> dict[bytes, bytes]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 REAP_AT_ONCE = 256  # exits; an agent that makes orphans faster than we reap must not keep us from all else
 _MAX_UNCLAIMED = 1024  # exits kept for adoption; a session has dozens of helpers, an agent can make orphans without end
-_PR_SET_CHILD_SUBREAPER = 36
 NO_PROGRAM = 127
 NOT_EXECUTABLE = 126
 
@@ -300,16 +299,19 @@ def is_pid1() -> bool:
 
 def set_subreaper() -> None:
     """Become the parent of every orphan below this process (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    from codingagents.trust import linux  # noqa: PLC0415 -- PID 1 needs no ctypes
+    from codingagents.trust import process_control  # noqa: PLC0415 -- PID 1 needs no ctypes
 
-    linux.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    process_control.prctl(process_control.PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with_parent() -> None:
-    """Be killed when the parent's thread that made us ends; between fork and exec, `fork_exec` then checks the race."""
-    from codingagents.trust import linux  # noqa: PLC0415 -- PID 1 needs no ctypes: its end is everyone's
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Be sent `number` when the parent's thread that made us ends; prctl(2), PR_SET_PDEATHSIG, says what clears it.
 
-    linux.set_parent_death_signal()
+    It may have ended before: whoever calls this looks at getppid(2) afterwards.
+    """
+    from codingagents.trust import process_control  # noqa: PLC0415 -- PID 1 needs no ctypes: its end is everyone's
+
+    process_control.prctl(process_control.PR_SET_PDEATHSIG, number)
 
 
 def _require_main_thread() -> None:

@@ -1,10 +1,11 @@
-"""SHELL: what this process inherited about signals, taken first of all, so that children get exactly that back.
+"""SHELL: what this process inherited about signals, and from whom, taken first of all: children get exactly that back.
 
 Nothing here forwards or decides. Light on purpose: the entry point calls it before every heavy import.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 
 TYPE_CHECKING = False  # not typing's: that import alone costs plain `init` a quarter of its start-up budget
@@ -21,12 +22,13 @@ _ALWAYS_DEFAULT = frozenset({signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD})
 
 
 class Inherited:
-    """Signal mask and ignored signals as the parent left them."""
+    """Signal mask and ignored signals as the parent left them, and its PID, by which it can be missed."""
 
-    __slots__ = ("ignored", "mask")
+    __slots__ = ("ignored", "mask", "parent")
 
     def __init__(self, mask: AbstractSet[int], ignored: AbstractSet[int]) -> None:
-        """Hold signal numbers."""
+        """Hold signal numbers, and who the parent is now."""
+        self.parent = os.getppid()
         self.mask = frozenset(mask)
         self.ignored = frozenset(ignored)
 

@@ -16,9 +16,9 @@ import struct
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from codingagents.trust import syscalls
+from codingagents.trust import process_control, syscalls
 
-PR_SET_PDEATHSIG: Final = 1
+PR_SET_PDEATHSIG: Final = process_control.PR_SET_PDEATHSIG
 PR_GET_DUMPABLE: Final = 3
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
@@ -27,18 +27,22 @@ PR_GET_SECCOMP: Final = 21
 PR_SET_SECCOMP: Final = 22
 PR_CAPBSET_READ: Final = 23
 PR_CAPBSET_DROP: Final = 24
+PR_GET_SECUREBITS: Final = 27
+PR_SET_SECUREBITS: Final = 28
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_GET_NO_NEW_PRIVS: Final = 39
 
+SUCCEEDED: Final = "succeeded"  # of `attempt`, where others are names of errnos
 SECCOMP_MODE_FILTER: Final = 2
 _SET_MODE_FILTER: Final = 1
+_CAPABILITY_HEADER: Final = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+_NO_CAPABILITIES: Final = (ctypes.c_uint32 * 6)()  # two rows of effective, permitted and inheritable
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
 
+prctl = process_control.prctl
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-_libc.prctl.restype = ctypes.c_int
 
 
 class _SockFprog(ctypes.Structure):
@@ -75,16 +79,7 @@ def attempt(act: Callable[..., object], *arguments: object) -> str:
         return errno.errorcode.get(error.errno or 0, str(error.errno))
     if isinstance(result, int) and result > 2:
         os.close(result)
-    return "succeeded"
-
-
-def prctl(option: int, argument: int = 0) -> int:
-    """Ask the kernel to change or tell one attribute of this process (prctl(2))."""
-    result: int = _libc.prctl(option, argument, 0, 0, 0)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
+    return SUCCEEDED
 
 
 def set_parent_death_signal(number: int = signal.SIGKILL) -> None:
@@ -106,6 +101,11 @@ def drop_bounding_set() -> None:
             return
         if present:
             prctl(PR_CAPBSET_DROP, capability)
+
+
+def drop_capabilities() -> None:
+    """Drop every Linux capability of this thread: leaving UID 0 keeps the inheritable set, which engines may fill."""
+    syscall(machine().number("capset"), _CAPABILITY_HEADER, _NO_CAPABILITIES)
 
 
 def memfd_create(flags: int) -> int:

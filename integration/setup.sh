@@ -9,7 +9,8 @@ case "${1:?usage: setup.sh venv|test|bench}" in
   test)  packages=(python3-venv python3-seccomp util-linux debootstrap squid openssl)
          # From wherever it comes: a Docker Engine that is there already is not replaced by Debian's.
          command -v dockerd >/dev/null || packages+=(docker.io) ;;
-  bench) packages=(python3-venv python3-seccomp util-linux nginx-light haproxy wrk gcc libc6-dev libssl-dev ca-certificates)
+  bench) packages=(python3-venv python3-seccomp util-linux nginx-light haproxy wrk gcc libc6-dev libssl-dev ca-certificates
+                  bubblewrap tini dumb-init catatonit)
          # For the profile of what falls short; elsewhere it has another name for each kernel.
          grep -q '^ID=debian' /etc/os-release && packages+=(linux-perf) ;;
   *) echo "setup.sh: unknown set '$1'" >&2; exit 2 ;;

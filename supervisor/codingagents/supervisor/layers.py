@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from codingagents.rewrite import places
-from codingagents.supervisor.confine_spec import Observation
+from codingagents.supervisor.confine_spec import WANTED_SECUREBITS, Observation
 from codingagents.supervisor.mounts_seen import Place
 from codingagents.trust.events import Layer, LayerState
 from codingagents.trust.vocabulary import LayerWish
@@ -56,8 +56,6 @@ class _Kind:
     judge: Callable[[Sequence[Observation], Facts], _Outcome]
 
 
-# SECBIT_NOROOT, _NO_SETUID_FIXUP_LOCKED, _KEEP_CAPS_LOCKED, _NO_CAP_AMBIENT_RAISE, each with its lock: capabilities(7).
-WANTED_SECUREBITS: Final = 0b1110_1011
 # What an engine has to be told where the session may not mount.
 ENGINE_TMPFS: Final = (
     (places.RUN_ROOT, "nosuid,nodev,exec,mode=0755,size=64m"),
@@ -87,11 +85,11 @@ def _all_refused(*errnos: str) -> Callable[[Sequence[Observation], Facts], _Outc
 
 def _capabilities(observations: Sequence[Observation], facts: Facts) -> _Outcome:
     values = {seen.act.rsplit(" ", 1)[-1]: seen.outcome for seen in observations}
-    effective_gone = int(values.get("CapEff", "1"), 16) == 0
+    held_gone = all(int(values.get(held, "1"), 16) == 0 for held in ("CapEff", "CapPrm", "CapInh", "CapAmb"))
     bounding_gone = int(values.get("CapBnd", "1"), 16) == 0
-    if effective_gone and bounding_gone:
+    if held_gone and bounding_gone:
         return _Outcome("enforced", _said(observations))
-    if effective_gone:
+    if held_gone:
         why = "needs CAP_SETPCAP; with no_new_privs the bounding set cannot be reached either"
         return _Outcome("partial", _said(observations), why if facts.root else _NEEDS_ROOT)
     return _Outcome("unavailable", _said(observations), "Linux capabilities remain")
@@ -227,7 +225,7 @@ _KINDS: Final = (
         "setresuid(2) to a UID of the role's own",
         "the role could read what the supervisor and the helpers own",
         "run as root; --cap-add SETUID --cap-add SETGID, which Docker gives by default",
-        _all_refused("EPERM", "EACCES"),
+        _all_refused("EPERM", "EACCES", "none"),  # none: no groups of others
     ),
     _Kind(
         "caps_bounding",
@@ -262,7 +260,7 @@ _KINDS: Final = (
         "seccomp filter on unshare(2), clone(2) and clone3(2) of a user namespace",
         "in a user namespace of its own a process has every Linux capability over what it makes there",
         "an engine profile that allows seccomp(2)",
-        _by_us_or_the_engine("EPERM"),
+        _by_us_or_the_engine("EPERM", "ENOSYS"),  # clone3 is "not there", so that the C library uses clone
     ),
     _Kind(
         "limits",

@@ -13,7 +13,6 @@ from typing import Final
 
 import msgspec
 
-from codingagents.supervisor import bpf
 from codingagents.trust import linux
 
 _NEW_LISTENER: Final = 8
@@ -57,20 +56,6 @@ def install(program: bytes, *, listener: bool = True) -> tuple[int, bool]:
         if error.errno != errno.EINVAL:
             raise
     return linux.install_filter(program, _NEW_LISTENER), False
-
-
-def exec_trap_for_this_machine(*, notify: bool, guard_memfd: bool) -> bytes:
-    """Return `bpf.exec_trap_program` with this machine's numbers."""
-    numbers = linux.machine()
-    return bpf.exec_trap_program(
-        audit_arch=numbers.audit_arch,
-        execve=numbers.number("execve"),
-        execveat=numbers.number("execveat"),
-        memfd_create=numbers.number("memfd_create"),
-        has_x32=numbers.has_x32,
-        notify=notify,
-        guard_memfd=guard_memfd,
-    )
 
 
 def prefer_synchronous_wake_up(listener: int) -> bool:

@@ -14,11 +14,9 @@ def seen(layer: str, outcome: str, *, control: str = "", act: str = "act") -> Ob
     return Observation(layer=layer, act=act, control=control, outcome=outcome)
 
 
-def capabilities(bounding: str, effective: str) -> list[Observation]:
-    return [
-        seen("caps_bounding", bounding, act="/proc/self/status CapBnd"),
-        seen("caps_bounding", effective, act="/proc/self/status CapEff"),
-    ]
+def capabilities(bounding: str, held: str, *, inheritable: str = "0") -> list[Observation]:
+    values = {"CapBnd": bounding, "CapEff": held, "CapPrm": held, "CapInh": inheritable, "CapAmb": "0"}
+    return [seen("caps_bounding", value, act=f"/proc/self/status {name}") for name, value in values.items()]
 
 
 def row(layer: str, observations: Sequence[Observation] = (), facts: Facts = Facts()) -> Layer:  # noqa: B008 -- frozen
@@ -35,6 +33,8 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     # The same refusal before the layer was on: it was not this layer.
     ("uid_drop", "unavailable", [seen("uid_drop", "EPERM", control="EPERM")], Facts(), "not refused"),
     ("uid_drop", "unavailable", [seen("uid_drop", "ENOSYS")], Facts(), "not refused"),
+    ("uid_drop", "enforced", [seen("uid_drop", "none"), seen("uid_drop", "EPERM")], Facts(), ""),
+    ("uid_drop", "unavailable", [seen("uid_drop", "0 27"), seen("uid_drop", "EPERM")], Facts(), "not refused"),
     ("uid_drop", "unavailable", [], Facts(), "not applied"),
     ("uid_drop", "unavailable", [], Facts(root=False), "needs root"),
     ("caps_bounding", "enforced", capabilities(NONE, NONE), Facts(), ""),
@@ -42,6 +42,8 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("caps_bounding", "partial", capabilities(ALL, NONE), Facts(root=False), "needs root"),
     ("caps_bounding", "unavailable", capabilities(NONE, ALL), Facts(), "remain"),
     ("caps_bounding", "unavailable", capabilities(ALL, ALL), Facts(), "remain"),
+    ("caps_bounding", "unavailable", capabilities(NONE, NONE, inheritable=ALL), Facts(), "remain"),
+    ("caps_bounding", "unavailable", capabilities(NONE, NONE)[:2], Facts(), "remain"),  # not all were looked at
     ("caps_bounding", "unavailable", [], Facts(), "remain"),
     ("securebits", "enforced", [seen("securebits", "0xeb")], Facts(), ""),
     ("securebits", "enforced", [seen("securebits", "0xff")], Facts(), ""),
@@ -55,6 +57,7 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("seccomp_static", "unavailable", [], Facts(), "not applied"),
     ("userns", "enforced", [seen("userns", "EPERM", control="succeeded")], Facts(), ""),
     ("userns", "unavailable", [seen("userns", "succeeded", control="succeeded")], Facts(), "not refused"),
+    ("userns", "enforced", [seen("userns", "ENOSYS", control="EINVAL")], Facts(), ""),  # clone3
     ("userns", "unavailable", [], Facts(), "not applied"),
     ("limits", "enforced", [seen("limits", "EAGAIN"), seen("limits", "EPERM")], Facts(), ""),
     ("limits", "unavailable", [seen("limits", "succeeded")], Facts(), "not refused"),

@@ -61,3 +61,17 @@ def test_null_is_null_in_both_halves(index: int, word: int) -> None:
 @pytest.mark.parametrize("action", [bpf.ALLOW, bpf.KILL_PROCESS, bpf.USER_NOTIF, NO])
 def test_an_action_is_returned_as_it_is(action: int) -> None:
     assert run(bpf.assemble(bpf.give(action)), seccomp_data(ARCH, 1)) == action
+
+
+@given(st.sets(st.integers(0, 40), max_size=40), st.integers(0, 45))
+def test_a_search_by_number_finds_what_is_there_and_nothing_else(known: set[int], nr: int) -> None:
+    blocks = {number: bpf.give(bpf.errno_action(number + 1)) for number in known}
+    block = bpf.by_number(blocks, bpf.give(YES))
+    assert outcome(block, nr) == (bpf.errno_action(nr + 1) if nr in known else YES)
+
+
+def test_a_block_of_a_search_may_look_at_arguments() -> None:
+    looks = bpf.if_argument_in(1, [5], bpf.give(NO), bpf.give(X32))
+    block = bpf.by_number(dict.fromkeys(range(9), looks), bpf.give(YES))
+    assert [outcome(block, nr, 0, 5) for nr in (0, 4, 8, 9)] == [NO, NO, NO, YES]
+    assert outcome(block, 4, 5, 0) == X32

@@ -13,6 +13,7 @@ from codingagents.rewrite.clients.base import Endpoint, Switches
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.files import install_client_files
 from codingagents.rewrite.specs import SessionSpec
+from codingagents.supervisor import identities
 from codingagents.supervisor.slots import Slot
 
 
@@ -31,7 +32,8 @@ def install_clients(spec: SessionSpec, slots: Sequence[Slot], root: str, command
     environment: dict[str, str] = {}
     arguments: tuple[str, ...] = ()
     for client in CLIENTS.values():
-        install_client_files(root, client.render(endpoints, spec.codex_toml), spec.uids.agent)
+        with identities.member_of(spec.uids.agent):
+            install_client_files(root, client.render(endpoints, spec.codex_toml), spec.uids.agent)
         switches = client.switches(root, session_ca)
         environment |= switches.environment
         if spec.agent == client.NAME and os.path.basename(command[0]) == client.NAME:

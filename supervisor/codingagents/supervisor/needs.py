@@ -1,14 +1,14 @@
 """CORE: what a session cannot do without, and the sentence that says so before anything is made. Pure.
 
-Docker's default Linux capabilities hold all of it. What a session can do without is the layer report's matter.
+Docker's default Linux capabilities hold both. What a session can do without is the layer report's matter.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# Numbers of linux/capability.h. A stop without KILL would wait for ever for an agent that it cannot signal.
-_SESSION: Final = {"CHOWN": 0, "KILL": 5, "SETGID": 6, "SETUID": 7}
+# Numbers of linux/capability.h. Whoever may be anybody needs no CHOWN and no KILL: see `identities`.
+_SESSION: Final = {"SETGID": 6, "SETUID": 7}
 
 
 def unmet_needs(uid: int, effective: int) -> str:

@@ -12,6 +12,8 @@ TYPE_CHECKING = False  # see signals.py
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+_CAP_KILL = 5  # linux/capability.h
+
 
 def descendants() -> Iterator[int]:
     """Yield a pidfd, the caller's to close, for each process below this one.
@@ -56,6 +58,24 @@ def of_users(uids: Collection[int]) -> Iterator[int]:
             os.close(pidfd)
 
 
+def user_of(pidfd: int) -> int | None:
+    """Return the real UID of the process that a pidfd holds, or None where it is gone."""
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", "rb") as file:
+            pid = int(file.read().partition(b"\nPid:\t")[2].split()[0])  # -1 once it is reaped
+    except FileNotFoundError:
+        return None
+    fields = _status(pid)
+    return None if fields is None else int(fields[b"Uid"].split()[0])
+
+
+def may_signal_all() -> bool:
+    """Say whether we have CAP_KILL."""
+    with open("/proc/self/status", "rb") as file:
+        effective = int(file.read().partition(b"\nCapEff:\t")[2].split()[0], 16)
+    return bool(effective >> _CAP_KILL & 1)
+
+
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
@@ -71,10 +91,15 @@ def _parent_of(pid: int) -> int | None:
 
 
 def _real_uid(pid: int) -> int | None:
-    """Return the real UID from /proc/PID/status, or None where the process is gone or a zombie."""
+    """Return the real UID of a process, or None where it is gone or a zombie."""
+    fields = _status(pid)
+    return None if fields is None or fields[b"State"].startswith(b"Z") else int(fields[b"Uid"].split()[0])
+
+
+def _status(pid: int) -> dict[bytes, bytes] | None:
+    """Return the fields of /proc/PID/status, or None where the process is gone."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
-            fields = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
+            return dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[b"State"].startswith(b"Z") else int(fields[b"Uid"].split()[0])

@@ -4,8 +4,9 @@ One `waitpid(-1)` loop serves owned children and orphans alike, so no second wai
 report a stolen one as 0). Everything runs in the main thread: children's parent-death signals follow the thread that
 spawned them, and with one thread no child can be reaped between its spawn and its registration.
 
-Signals go through pidfds, never by a number that could have been reused. `reaper.py` adds trio's side; `proc_walk.py`
-finds processes that are no child of ours.
+Signals go through pidfds, never by a number that could have been reused; root without CAP_KILL sends them as the user
+whose process it is (`identities`). `reaper.py` adds trio's side; `proc_walk.py` finds processes that are no child of
+ours.
 """
 
 from __future__ import annotations
@@ -237,7 +238,7 @@ class Children:
 
     def signal(self, child: Child, number: int) -> bool:
         """Send a signal to one child; False where it has ended, or changed to a user that we may not signal."""
-        return child.exit is None and _reached(signal.pidfd_send_signal, child.pidfd, number)
+        return child.exit is None and _reached_process(child.pidfd, number)
 
     def kill_group(self, child: Child, number: int) -> bool:
         """Send a signal to the process group that `child` leads; False where it has ended, or nobody may be signalled.
@@ -245,7 +246,11 @@ class Children:
         Only the unreaped leader reserves the group's number, so a group is out of reach once its leader is reaped:
         what is left of it is found by `signal_everyone`.
         """
-        return child.exit is None and _reached(os.killpg, child.pid, number)
+        if child.exit is not None:
+            return False
+        # Without CAP_KILL some of the group may be within reach where its leader is not; as the leader's user, all are.
+        user = proc_walk.user_of(child.pidfd) if _out_of_reach(child.pidfd) else None
+        return _reached(os.killpg, child.pid, number, user)
 
     def signal_everyone(self, number: int) -> None:
         """Send a signal to every process below this one.
@@ -253,11 +258,12 @@ class Children:
         As PID 1 that is every process of the PID namespace; elsewhere every descendant that /proc shows, which for a
         subreaper is all that it or its children ever started. A process made meanwhile can be missed: repeat.
         """
-        if is_pid1():
-            _reached(os.kill, -1, number)
+        reached_all = is_pid1() and _reached(os.kill, -1, number)
+        if reached_all and proc_walk.may_signal_all():
             return
         for pidfd in proc_walk.descendants():
-            _reached(signal.pidfd_send_signal, pidfd, number)
+            if not reached_all or _out_of_reach(pidfd):
+                _reached_process(pidfd, number)
             os.close(pidfd)
 
     def signal_users(self, uids: Collection[int], number: int) -> int:
@@ -269,7 +275,7 @@ class Children:
         reached = 0
         for pidfd in proc_walk.of_users(uids):
             try:
-                reached += _reached(signal.pidfd_send_signal, pidfd, number)
+                reached += _reached_process(pidfd, number)
             finally:
                 os.close(pidfd)
         return reached
@@ -331,13 +337,39 @@ def _close_on_exec() -> None:
                     raise
 
 
-def _reached(send: Callable[[int, int], None], target: int, number: int) -> bool:
-    """Send a signal and say whether anyone was there whom we may signal (an unprivileged init may run sudo)."""
+def _reached_process(pidfd: int, number: int) -> bool:
+    """Send a signal to one process, as its own user where it is not ours to signal."""
+    user = proc_walk.user_of(pidfd) if _out_of_reach(pidfd) else None
+    return _reached(signal.pidfd_send_signal, pidfd, number, user)
+
+
+def _reached(send: Callable[[int, int], None], target: int, number: int, user: int | None = None) -> bool:
+    """Send a signal and say whether anyone was there whom we may signal (an unprivileged init may run sudo).
+
+    With `user` it is sent as that user, which root may become.
+    """
     try:
-        send(target, number)
+        if user is None or os.geteuid() != 0:
+            send(target, number)
+        else:
+            from codingagents.supervisor import identities  # noqa: PLC0415 -- who has CAP_KILL needs no ctypes
+
+            with identities.effective_user(user):
+                send(target, number)
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def _out_of_reach(pidfd: int) -> bool:
+    """Say whether the process of `pidfd` is there, and not ours to signal."""
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return True
+    return False
 
 
 def _is_reaped(pidfd: int) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from codingagents.rewrite import places
-from codingagents.supervisor import kernel, namespaces, run_owner
+from codingagents.supervisor import identities, kernel, namespaces, run_owner
 from codingagents.trust.errors import ProcessError
 
 # Executable only where stubs will live; every size is a ceiling, not a reservation.
@@ -89,11 +89,12 @@ class RunDirs:
             if os.path.lexists(places.AGENT_HOME):
                 home = os.lstat(places.AGENT_HOME)
                 identity = home.st_uid, home.st_gid
-            with kernel.filesystem_identity(*identity):
-                shutil.rmtree(path, ignore_errors=True)
-            if os.path.lexists(places.AGENT_HOME):
-                os.chown(places.AGENT_HOME, os.geteuid(), -1)
-            shutil.rmtree(path)
+            identities.empty_as(*identity, path)
+            with contextlib.suppress(FileNotFoundError):
+                if path == places.AGENT_HOME:  # nobody but its owner may list it
+                    os.rmdir(path)
+                else:
+                    shutil.rmtree(path)
 
 
 def prepare(*, why_plain: str, agent_uid: int, agent_gid: int, session_dir: str) -> RunDirs:
@@ -128,8 +129,7 @@ def _fill(dirs: RunDirs) -> None:
     _make_directory(places.CLIENTS, 0o755)
     _make_directory(places.SOCKETS, 0o755)
     _make_directory(places.TRUST, 0o700)
-    _make_directory(places.AGENT_HOME, 0o700)
-    os.chown(places.AGENT_HOME, *dirs.owner)
+    identities.make_directory_of(*dirs.owner, places.AGENT_HOME)
 
 
 def make_probe_file(directories: Sequence[str]) -> str:

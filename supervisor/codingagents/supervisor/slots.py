@@ -16,6 +16,7 @@ from typing import Final
 
 from codingagents.rewrite import places
 from codingagents.rewrite.specs import ListenCertificate, RemoteSpec, SessionSpec
+from codingagents.supervisor import identities
 from codingagents.trust.errors import ProcessError
 from codingagents.trust.vocabulary import Secret
 
@@ -144,7 +145,8 @@ def _bind_unix(path: str, gid: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(path)
-        os.chown(path, -1, gid)
+        with identities.member_of(gid):
+            os.chown(path, -1, gid)
         os.chmod(path, 0o660)
     except OSError:
         listener.close()

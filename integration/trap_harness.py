@@ -30,7 +30,7 @@ import pytest
 import trio
 
 from codingagents.rewrite import places
-from codingagents.rewrite.specs import ExecRule, ExecSpec
+from codingagents.rewrite.specs import ExecRule, ExecSpec, RoleLimits
 from codingagents.supervisor import kernel, processes, rundirs
 from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
 from codingagents.supervisor.confined import ConfinedRole, TrapSettings
@@ -120,6 +120,7 @@ class Request(msgspec.Struct, kw_only=True):
     enforce: bool = False
     trees: list[str] = []  # besides the default ones
     layers_off: list[str] = []
+    limits: RoleLimits = RoleLimits()
     groups: list[int] = []
     environment: dict[str, str] = {}
     working_directory: str = "/"
@@ -277,6 +278,7 @@ async def confined(
     role = ConfinedRole(stub, Role.AGENT, settings)
     spec = ConfineSpec(
         argv=request.argv,
+        limits=request.limits,
         environment=request.environment,
         working_directory=request.working_directory,
         uid=UID,

@@ -19,6 +19,7 @@ from codingagents.supervisor.confine_spec import AnyStubMessage, ConfineSpec, Ex
 from codingagents.supervisor.early import StubProcess
 from codingagents.supervisor.exec_policy import ExecPolicy
 from codingagents.supervisor.layers import Facts, build_report
+from codingagents.supervisor.scripts import Scripts
 from codingagents.supervisor.tracee import TraceeReader
 from codingagents.supervisor.tracee_paths import FileTree, proc_mounts
 from codingagents.supervisor.trap import ExecTrap, Recorder, TrapContext
@@ -129,11 +130,14 @@ class ConfinedRole:
             fs_ids, access = None, "cap_sys_ptrace"
         else:
             fs_ids, access = (spec.uid, spec.gid), "fsuid"
+        groups, procs = tuple(spec.groups), proc_mounts()
+        file_ids = None if spec.uid is None or fs_ids is not None else (spec.uid, spec.gid)
         reader = TraceeReader(
             fs_ids=fs_ids,
-            groups=tuple(spec.groups),
+            groups=groups,
             tree=FileTree.of("self"),
-            procs=proc_mounts(),
+            procs=procs,
+            scripts=Scripts(file_ids=file_ids, groups=groups, procs=procs),
         )
         return reader, access
 
@@ -155,6 +159,7 @@ class ConfinedRole:
             policy=ExecPolicy.compile(settings.exec_spec, held, landlock=landlock_on, memfd_closed=memfd_closed),
             log=settings.log,
             scrubber=settings.scrubber,
+            digest_bytes=settings.exec_spec.digest_bytes,
             probe_nonce=probe_nonce,
             landlock=landlock_on,
         )

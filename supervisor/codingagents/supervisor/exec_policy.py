@@ -123,7 +123,15 @@ class ExecPolicy:
             confined=landlock and memfd_closed,
         )
 
-    def decide(self, role: Role, path: bytes, resolved: bytes | None, argv: Sequence[bytes]) -> Verdict:
+    def decide(
+        self,
+        role: Role,
+        path: bytes,
+        resolved: bytes | None,
+        argv: Sequence[bytes],
+        *,
+        interpreters: Sequence[bytes] = (),
+    ) -> Verdict:
         """Return the verdict for one exec: `path` as written and absolute, `resolved` where it leads.
 
         A deny rule covers the path as written, without its dots, and as resolved: any of them suffices. An allow rule

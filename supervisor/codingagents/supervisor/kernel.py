@@ -9,17 +9,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
+
+import msgspec
 
 from codingagents.trust import linux
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.statx.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p]
 
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWIPC: Final = 0x08000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8  # as statvfs(3) has them too
+MS_REMOUNT, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 0x20, 0x4000, 0x20000, 0x40000
 
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 
@@ -27,6 +33,31 @@ CAP_SETGID: Final = 6
 CAP_SETUID: Final = 7
 CAP_SYS_PTRACE: Final = 19
 CAP_SYS_ADMIN: Final = 21
+
+RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_NO_SYMLINKS: Final = 0x04
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_STATX_BASIC_AND_MOUNT: Final = 0x17FF
+_STATX_MNT_ID: Final = 0x1000
+_OPEN_HOW: Final = struct.Struct("=QQQ")  # flags, mode, resolve
+_HOW_SIZE: Final = ctypes.c_size_t(_OPEN_HOW.size)
+# Of struct statx: mask; uid; mode, inode, size; ctime; mtime; device; mount. The rest is padding here.
+_STATX: Final = struct.Struct("=I16xI4xH2xQQ48xqI4xqI4x8xIIQ104x")
+assert _STATX.size == 256
+
+
+class Stat(msgspec.Struct, frozen=True):
+    """What statx(2) says of a file; times in nanoseconds."""
+
+    mode: int
+    uid: int
+    size: int
+    device: int
+    inode: int
+    mtime: int
+    ctime: int
+    mount: int  # ID of the mount, as /proc/PID/mountinfo has it
 
 
 def set_fs_ids(uid: int, gid: int) -> None:
@@ -59,6 +90,31 @@ def set_groups_of_this_thread(groups: Sequence[int]) -> None:
     """Set this thread's supplementary groups, by the raw call: glibc's setgroups(2) acts on every thread."""
     array = (ctypes.c_uint32 * len(groups))(*groups)
     linux.syscall(linux.machine().number("setgroups"), ctypes.c_size_t(len(groups)), array)
+
+
+def open_path(path: bytes, resolve: int) -> int:
+    """Open `path` by O_PATH with openat2(2): nothing is read or woken, whatever it is; `resolve` narrows the walk."""
+    how = _OPEN_HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, resolve)
+    return linux.syscall(_openat2(), _AT_FDCWD, path, how, _HOW_SIZE)
+
+
+@functools.cache
+def _openat2() -> int:
+    return linux.machine().number("openat2")
+
+
+def statx(file: bytes | int) -> Stat:
+    """Return what is at a path, links followed, or behind a descriptor; needs mount IDs, as Linux has from 5.8 on."""
+    buffer = ctypes.create_string_buffer(_STATX.size)
+    at = (_AT_FDCWD, file, 0) if isinstance(file, bytes) else (file, b"", _AT_EMPTY_PATH)
+    if _libc.statx(*at, _STATX_BASIC_AND_MOUNT, buffer) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    mask, uid, mode, inode, size, ctime, ctime_ns, mtime, mtime_ns, major, minor, mount = _STATX.unpack(buffer)
+    if not mask & _STATX_MNT_ID:
+        raise OSError(errno.ENOSYS, "the kernel tells no mount IDs")
+    times = mtime * 10**9 + mtime_ns, ctime * 10**9 + ctime_ns
+    return Stat(mode, uid, size, os.makedev(major, minor), inode, *times, mount)
 
 
 def join_new_session_keyring() -> None:
@@ -105,3 +161,12 @@ def has_capability(capability: int) -> bool:
 def effective_capabilities() -> int:
     """Return this process's effective set of Linux capabilities, a bit for each number."""
     return int(status_fields()["CapEff"], 16)
+
+
+def yama_ptrace_scope() -> str:
+    """Return kernel.yama.ptrace_scope, "" where the kernel has no Yama or does not tell."""
+    try:
+        with open("/proc/sys/kernel/yama/ptrace_scope", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

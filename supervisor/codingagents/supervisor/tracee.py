@@ -1,14 +1,15 @@
 """SHELL: reads what a trapped process asked to execute, as a role's own filesystem identity where root may not.
 
 Under Docker's default Linux capabilities root cannot open another UID's /proc/PID/mem, but that UID can
-(ptrace(2), access mode checks use the filesystem IDs): the reading thread becomes it. Every read is bounded, and
-nothing that the tracee chose is opened. No decision here.
+(ptrace(2), access mode checks use the filesystem IDs): the reading thread becomes it. Every read is bounded. Of what
+the tracee chose only regular files are read, a line's worth, and only as the role may. No decision here.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 from dataclasses import dataclass
 from typing import Final, Self
@@ -16,8 +17,10 @@ from typing import Final, Self
 import msgspec
 
 from codingagents.supervisor import kernel
+from codingagents.supervisor.programs import Program
+from codingagents.supervisor.scripts import Interpreted, Scripts
 from codingagents.supervisor.seccomp import Notification
-from codingagents.supervisor.tracee_paths import FileTree, NamelessError, resolve
+from codingagents.supervisor.tracee_paths import FileTree, NamelessError, find
 from codingagents.trust import linux
 
 _PAGE: Final = 4096  # or a part of a page, where pages are larger
@@ -28,24 +31,35 @@ MAX_ARGUMENT_BYTES: Final = 128 * 1024  # of all arguments together; the rest is
 _RECOGNIZABLE: Final = 512  # bytes kept of an argument that is over the limit
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
+_STATUS: Final = re.compile(rb"\nTgid:\t(\d+)\n(?s:.*?)\nPPid:\t(\d+)\n(?s:.*?)\nUid:\t(\d+)\t")
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who called, in the reader's PID namespace; zeros where that could not be read, and -1 for the UID."""
+
+    pid: int = 0
+    parent_pid: int = 0
+    uid: int = -1  # real
 
 
 class UnreadableTraceeError(Exception):
     """The tracee cannot be read, so what it asks for is unknown; the only safe answer is a denial."""
 
-    def __init__(self, reason: str, path: bytes = b"") -> None:
-        """Say why, and which path was written, where that could be read."""
+    def __init__(self, reason: str, path: bytes = b"", caller: Caller | None = None) -> None:
+        """Say why, and which path was written and by whom, where that could be read."""
         super().__init__(reason)
         self.path = path
+        self.caller = caller or Caller()
 
 
-class ExecCall(msgspec.Struct, frozen=True, kw_only=True):
+class ExecCall(msgspec.Struct, kw_only=True):
     """One execve or execveat as the tracee's memory said it when it was read; the kernel will read it again."""
 
-    pid: int
-    parent_pid: int
+    caller: Caller
     path: bytes  # absolute, as written
     resolved: bytes | None  # after symlinks; None where nothing is there or the role may not look
+    program: Program | None  # what is there, where the role may look; whoever got the call closes it
+    interpreted: Interpreted  # by what, where it is a script
     working_directory: bytes
     argv: list[bytes]
     truncated: bool
@@ -55,14 +69,15 @@ class ExecCall(msgspec.Struct, frozen=True, kw_only=True):
 class TraceeReader:
     """Reads tracees of one role.
 
-    `fs_ids` is (uid, gid) to become, or None with CAP_SYS_PTRACE. `tree` is what the role's paths are taken to mean,
-    `procs` is `tracee_paths.proc_mounts()` of it.
+    `fs_ids` is (uid, gid) to become for good, or None with CAP_SYS_PTRACE. `tree` is what the role's paths are taken to
+    mean, `procs` is `tracee_paths.proc_mounts()` of it.
     """
 
     fs_ids: tuple[int, int] | None
     groups: tuple[int, ...]
     tree: FileTree
     procs: tuple[bytes, ...]
+    scripts: Scripts
 
     def prepare_thread(self) -> None:
         """Make the calling thread, which reads from now on, the role as far as files are concerned, for good.
@@ -71,42 +86,62 @@ class TraceeReader:
         signals and ptrace(2) ask for of their target. The dumpable flag, which the change clears, is the whole
         process's; the main thread's parent-death signal is its own and stays.
         """
-        if self.fs_ids is not None:
-            kernel.set_groups_of_this_thread(self.groups)
-            kernel.set_fs_ids(*self.fs_ids)
-            linux.prctl(linux.PR_SET_DUMPABLE, 1)
+        _become(self.fs_ids, self.groups)
+
+    def prepare_file_thread(self) -> None:
+        """Make the calling thread, which reads files and no tracees, the role likewise, with CAP_SYS_PTRACE too."""
+        _become(self.fs_ids or self.scripts.file_ids, self.groups)
 
     def read(self, notification: Notification) -> ExecCall:
         """Return what `notification` asks for; `UnreadableTraceeError` where any needed part cannot be had."""
         pid = notification.pid
-        at = notification.nr == linux.machine().number("execveat")
-        args = notification.args
-        path_pointer, argv_pointer = (args[1], args[2]) if at else (args[0], args[1])
-        written = b""
+        written, caller = b"", None
         try:
+            caller = _caller(pid)
+            at = notification.nr == linux.machine().number("execveat")
+            args = notification.args
+            path_pointer, argv_pointer = (args[1], args[2]) if at else (args[0], args[1])
             with _Memory(pid) as memory:
                 written = memory.path(path_pointer)
                 argv, truncated = memory.argv(argv_pointer)
-                if not self.tree.is_of(pid):
-                    raise UnreadableTraceeError("its root directory or mount namespace is its own", written)
-                directory = _working_directory(pid)
-                base = _base(pid, written, at, args)
-                resolved = resolve(pid, base + b"/" + written, self.procs)
-                path = _absolute(written, base)
-            parent = _parent_pid(pid)
+            if not self.tree.is_of(pid):
+                raise UnreadableTraceeError("its root directory or mount namespace is its own", written, caller)
+            directory = _working_directory(pid)
+            base = _base(pid, written, at, args)
+            path = _absolute(written, base)
+            resolved, program, interpreted = self._program(pid, base + b"/" + written)
         except NamelessError as error:
-            raise UnreadableTraceeError(str(error), written) from None
+            raise UnreadableTraceeError(str(error), written, caller) from None
         except OSError as error:
-            raise UnreadableTraceeError(os.strerror(error.errno or 0), written) from None
+            raise UnreadableTraceeError(os.strerror(error.errno or 0), written, caller) from None
         return ExecCall(
-            pid=pid,
-            parent_pid=parent,
+            caller=caller,
             path=path,
             resolved=resolved,
+            program=program,
+            interpreted=interpreted,
             working_directory=directory,
             argv=argv,
             truncated=truncated,
         )
+
+    def _program(self, pid: int, path: bytes) -> tuple[bytes | None, Program | None, Interpreted]:
+        resolved, descriptor = find(pid, path, self.procs)
+        if descriptor < 0:
+            return resolved, None, Interpreted()
+        program = Program(descriptor)
+        try:
+            return resolved, program, self.scripts.interpreters(pid, program)
+        except BaseException:
+            program.close()
+            raise
+
+
+def _become(ids: tuple[int, int] | None, groups: tuple[int, ...]) -> None:
+    if ids is not None:
+        kernel.set_groups_of_this_thread(groups)
+        kernel.set_fs_ids(*ids)
+        linux.prctl(linux.PR_SET_DUMPABLE, 1)
 
 
 def _working_directory(pid: int) -> bytes:
@@ -205,10 +240,13 @@ class _Memory:
         return page
 
 
-def _parent_pid(pid: int) -> int:
-    descriptor = os.open(b"/proc/%d/stat" % pid, os.O_RDONLY | os.O_CLOEXEC)
+def _caller(thread: int) -> Caller:
+    """Return whose thread it is; its name, which may hold anything, has its newlines escaped (proc(5))."""
+    descriptor = os.open(b"/proc/%d/status" % thread, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # The command name may hold anything, so fields count from the last parenthesis.
-        return int(os.read(descriptor, 1024).rpartition(b")")[2].split(None, 2)[1])
+        found = _STATUS.search(os.read(descriptor, 1024))
     finally:
         os.close(descriptor)
+    if found is None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return Caller(int(found[1]), int(found[2]), int(found[3]))

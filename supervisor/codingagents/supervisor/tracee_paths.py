@@ -1,8 +1,9 @@
-"""SHELL: says where a path leads for another process, by a walk of our own. No decision; opens nothing.
+"""SHELL: says where a path leads for another process. No decision; opens nothing but by O_PATH.
 
-open(2) cannot be asked: to the kernel /proc/self and /dev/fd are whoever asks, so `/dev/fd/9`, or a symlink to it,
-would be looked up among our descriptors and run from the tracee's. What a process with another root directory or mount
-namespace calls by a path cannot be told from here: see `FileTree`.
+To the kernel /proc/self and /dev/fd are whoever asks, so `/dev/fd/9`, or a symlink to it, would be looked up among our
+descriptors and run from the tracee's. So the kernel is asked only for what leads through no such link, which is nearly
+everything, and the rest is a walk of our own. What a process with another root directory or mount namespace calls by a
+path cannot be told from here: see `FileTree`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import errno
 import os
 from dataclasses import dataclass
 from typing import Final
+
+from codingagents.supervisor import kernel
 
 _MAX_LINKS: Final = 40  # the kernel's own limit, path_resolution(7)
 _NOTHING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES})
@@ -22,24 +25,25 @@ class NamelessError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FileTree:
-    """What the paths of a process mean: its root directory (device and inode) and mount namespace."""
+    """What the paths of a process mean: its root directory, and the mount that this is on.
+
+    Each mount namespace has mounts of its own, so that the mount tells it.
+    """
 
     device: int
     inode: int
-    mounts: str
+    mount: int
 
     @classmethod
     def of(cls, pid: int | str) -> FileTree:
         """Return a process's; needs to be allowed to read it (ptrace(2), PTRACE_MODE_READ_FSCREDS)."""
-        root = os.stat(f"/proc/{pid}/root")
-        return cls(root.st_dev, root.st_ino, os.readlink(f"/proc/{pid}/ns/mnt"))
+        root = kernel.statx(f"/proc/{pid}/root".encode())
+        return cls(root.device, root.inode, root.mount)
 
     def is_of(self, pid: int) -> bool:
         """Say whether it is that of process `pid`."""
-        root = os.stat(f"/proc/{pid}/root")
-        if root.st_ino != self.inode or root.st_dev != self.device:
-            return False
-        return os.readlink(f"/proc/{pid}/ns/mnt") == self.mounts
+        root = kernel.statx(b"/proc/%d/root" % pid)
+        return root.inode == self.inode and root.device == self.device and root.mount == self.mount
 
 
 def proc_mounts() -> tuple[bytes, ...]:
@@ -47,6 +51,36 @@ def proc_mounts() -> tuple[bytes, ...]:
     with open("/proc/self/mountinfo", "rb") as file:
         fields = [line.split() for line in file]
     return tuple(field[4] + b"/" for field in fields if field[field.index(b"-") + 1] == b"proc")
+
+
+def find(pid: int, path: bytes, procs: tuple[bytes, ...]) -> tuple[bytes | None, int]:
+    """Return what `resolve` does, and a descriptor (O_PATH) of what is there: -1 where nothing is, or not for us."""
+    try:
+        descriptor = kernel.open_path(path, kernel.RESOLVE_NO_MAGICLINKS)
+    except OSError:
+        pass  # nothing there, or a link of procfs on the way: the walk tells
+    else:
+        named = _name_of(descriptor)
+        # A path that ends in procfs went by /proc/self, perhaps, and that was ours.
+        if named.startswith(b"/") and not named.startswith(procs):
+            return named, descriptor
+        os.close(descriptor)
+    resolved = resolve(pid, path, procs)
+    if resolved is None:
+        return None, -1
+    try:
+        return resolved, kernel.open_path(resolved, kernel.RESOLVE_NO_SYMLINKS)
+    except OSError:
+        return resolved, -1
+
+
+def _name_of(descriptor: int) -> bytes:
+    """Return the path of what `descriptor` holds, b"" where it has none."""
+    try:
+        name = os.readlink(b"/proc/self/fd/%d" % descriptor)
+    except OSError:  # ENAMETOOLONG: deeper than a path can say
+        return b""
+    return b"" if name.endswith(b" (deleted)") else name
 
 
 def resolve(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes | None:

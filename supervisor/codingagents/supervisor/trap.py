@@ -20,11 +20,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from codingagents.supervisor import seccomp
 from codingagents.supervisor.confine_spec import PROBE_ARGV0
+from codingagents.supervisor.digests import LATER, Digests, Told
 from codingagents.supervisor.exec_policy import ExecPolicy, Verdict
+from codingagents.supervisor.scripts import Interpreted
 from codingagents.supervisor.tracee import ExecCall, TraceeReader, UnreadableTraceeError
 from codingagents.trust.errors import EventLogError
 from codingagents.trust.events import AnyEvent, ExecAllowed, ExecDenied, escape_bytes
@@ -33,6 +35,10 @@ from codingagents.trust.vocabulary import Firmness, Role
 
 _RETRY_SECONDS: Final = 0.05
 _PATHS_KEPT: Final = 256  # as they are recorded; of PATH_MAX each at worst
+_TOO_DEEP: Final = Verdict(False, "", "more interpreters than the kernel follows", Firmness.FIRM)
+_NOT_HASHED: Final = Told("", "skipped: denied")
+
+_Decided = TypeVar("_Decided", ExecAllowed, ExecDenied)
 
 
 class Recorder(Protocol):
@@ -53,6 +59,7 @@ class TrapContext:
     policy: ExecPolicy
     log: Recorder
     scrubber: Scrubber
+    digest_bytes: int  # larger programs are not hashed
     probe_nonce: str
     landlock: bool
 
@@ -67,6 +74,13 @@ class ExecTrap:
         self._on_trouble = on_trouble
         # The same directories and programs come again and again; a secret is looked for once in each.
         self._shown = functools.lru_cache(_PATHS_KEPT)(lambda raw: context.scrubber.scrub_text(escape_bytes(raw)))
+        self._digests = Digests(
+            role=context.role.value,
+            limit=context.digest_bytes,
+            mounts=context.reader.scripts.mounts,
+            log=context.log,
+            prepare_thread=context.reader.prepare_file_thread,
+        )
         self.self_test_seen = threading.Event()
         self._policy_lock = threading.Lock()
         self.synchronous = seccomp.prefer_synchronous_wake_up(listener)
@@ -91,12 +105,14 @@ class ExecTrap:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._context.reader.prepare_thread()
+            self._digests.start()
             self._serve_until_hangup()
         except Exception as error:
             self._tell(f"the exec trap ended; every further exec is refused: {_described(error)}")
         finally:
             # Closing makes every later exec of a surviving task fail with ENOSYS: closed, not open.
             os.close(self._listener)
+            self._digests.close()
 
     def _serve_until_hangup(self) -> None:
         poll = select.poll()
@@ -127,66 +143,86 @@ class ExecTrap:
         try:
             call = context.reader.read(notification)
         except UnreadableTraceeError as error:
-            if not seccomp.is_alive(self._listener, notification):
-                return
-            call = ExecCall(
-                pid=notification.pid,
-                parent_pid=0,
-                path=error.path,
-                resolved=None,
-                working_directory=b"",
-                argv=[],
-                truncated=True,
-            )
-            self._deny(notification, context, call, Verdict(False, "", f"unreadable: {error}", Firmness.FIRM))
+            if seccomp.is_alive(self._listener, notification):
+                self._deny(
+                    notification, context, _unreadable(error), Verdict(False, "", f"unreadable: {error}", Firmness.FIRM)
+                )
             return
-        if not seccomp.is_alive(self._listener, notification):
-            return  # what was read may have been another process's
+        try:
+            if seccomp.is_alive(self._listener, notification):  # or what was read may be another process's
+                self._decide(notification, context, call)
+        finally:
+            if call.program is not None:
+                call.program.close()
+
+    def _decide(self, notification: seccomp.Notification, context: TrapContext, call: ExecCall) -> None:
         if context.probe_nonce and call.argv == [os.fsencode(PROBE_ARGV0 + context.probe_nonce)]:
             self.self_test_seen.set()
             self._deny(notification, context, call, Verdict(False, "self-test", "self-test", Firmness.ADVISORY))
             return
-        verdict = context.policy.decide(context.role, call.path, call.resolved, call.argv)
-        if not verdict.allow:
-            self._deny(notification, context, call, verdict)
+        interpreted = call.interpreted
+        if interpreted.too_deep:
+            self._deny(notification, context, call, _TOO_DEEP, errno.ELOOP)
             return
+        verdict = context.policy.decide(
+            context.role, call.path, call.resolved, call.argv, interpreters=interpreted.names
+        )
+        if not verdict.allow:
+            self._deny(notification, context, call, verdict, errno.ENOENT if verdict.missing else errno.EPERM)
+            return
+        told = self._digests.tell(call.program)
+        record = self._record(ExecAllowed, notification, context, call, verdict, told)
         try:
-            context.log.append(self._record(ExecAllowed, context, call, verdict))
+            context.log.append(record)
         except EventLogError:
             seccomp.deny(self._listener, notification, errno.ENOSPC)
             time.sleep(_RETRY_SECONDS)  # a tree that retries in a loop must not spin on a full disk
             return
         seccomp.let_continue(self._listener, notification)
+        if told.digest == LATER and call.program is not None:
+            self._digests.later(call.program, record.resolved_path)
+            call.program = None  # the worker's now
 
-    def _deny(self, notification: seccomp.Notification, context: TrapContext, call: ExecCall, verdict: Verdict) -> None:
-        code = errno.ENOENT if verdict.missing else errno.EPERM
-        # What cannot be recorded is counted as lost by the log, and denied all the same.
-        with contextlib.suppress(EventLogError):
-            context.log.append(self._record(ExecDenied, context, call, verdict, errno=errno.errorcode[code]))
-        seccomp.deny(self._listener, notification, code)
-
-    def _record(
+    def _deny(
         self,
-        kind: type[ExecAllowed | ExecDenied],
+        notification: seccomp.Notification,
         context: TrapContext,
         call: ExecCall,
         verdict: Verdict,
+        code: int = errno.EPERM,
+    ) -> None:
+        # What cannot be recorded is counted as lost by the log, and denied all the same.
+        with contextlib.suppress(EventLogError):
+            context.log.append(
+                self._record(ExecDenied, notification, context, call, verdict, _NOT_HASHED, errno=errno.errorcode[code])
+            )
+        seccomp.deny(self._listener, notification, code)
+
+    def _record(  # noqa: PLR0917 -- what happened, in the order in which it did
+        self,
+        kind: type[_Decided],
+        notification: seccomp.Notification,
+        context: TrapContext,
+        call: ExecCall,
+        verdict: Verdict,
+        told: Told,
         **more: str,
-    ) -> ExecAllowed | ExecDenied:
+    ) -> _Decided:
         argv = context.scrubber.scrub_argv(call.argv, truncated=call.truncated)
+        caller, shown = call.caller, self._shown
         return kind(
             role=context.role.value,
-            process_pid=call.pid,
-            thread_id=call.pid,
-            process_parent_pid=call.parent_pid,
-            user_id=context.uid,
-            executable_path=self._shown(call.path),
-            resolved_path=self._shown(call.resolved or b""),
-            interpreters=[],
-            executable_file="",
-            executable_sha256="",
-            digest="skipped: not looked at",
-            working_directory=self._shown(call.working_directory),
+            process_pid=caller.pid,
+            thread_id=notification.pid,
+            process_parent_pid=caller.parent_pid,
+            user_id=context.uid if caller.uid < 0 else caller.uid,
+            executable_path=shown(call.path),
+            resolved_path=shown(call.resolved or b""),
+            interpreters=[shown(name) for name in call.interpreted.names],
+            executable_file="" if call.program is None else call.program.identity,
+            executable_sha256=told.sha256,
+            digest=told.digest,
+            working_directory=shown(call.working_directory),
             command_args=argv.args,
             args_total_bytes=argv.total_bytes,
             args_sha256=argv.sha256,
@@ -197,6 +233,20 @@ class ExecTrap:
             verified="landlock" if context.landlock else "none",
             **more,
         )
+
+
+def _unreadable(error: UnreadableTraceeError) -> ExecCall:
+    """Return what is known of a call that could not be read."""
+    return ExecCall(
+        caller=error.caller,
+        path=error.path,
+        resolved=None,
+        program=None,
+        interpreted=Interpreted(),
+        working_directory=b"",
+        argv=[],
+        truncated=True,
+    )
 
 
 def _described(error: Exception) -> str:

@@ -153,5 +153,5 @@ def test_a_process_of_the_same_container_sees_the_same_tree(tree: Path) -> None:
         assert ours.is_of(pid)
         assert FileTree.of(pid) == ours
     os.close(descriptor)
-    assert not FileTree(ours.device, ours.inode, "mnt:[1]").is_of(os.getpid())
-    assert not FileTree(ours.device, ours.inode + 1, ours.mounts).is_of(os.getpid())
+    assert not FileTree(ours.device, ours.inode, ours.mount + 1).is_of(os.getpid())
+    assert not FileTree(ours.device, ours.inode + 1, ours.mount).is_of(os.getpid())

@@ -13,11 +13,12 @@ import pytest
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
 from codingagents.supervisor.exec_policy import ExecPolicy
+from codingagents.supervisor.scripts import Scripts
 from codingagents.supervisor.tracee import TraceeReader
 from codingagents.supervisor.tracee_paths import FileTree, proc_mounts
 from codingagents.supervisor.trap import ExecTrap, TrapContext
 from codingagents.trust.errors import EventLogError
-from codingagents.trust.events import AnyEvent, ExecAllowed, ExecDenied
+from codingagents.trust.events import AnyEvent, ExecAllowed, ExecDenied, ExecDigest
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Role
 
@@ -25,10 +26,12 @@ from codingagents.trust.vocabulary import Role
 TRACEE = """
 import os, socket
 from codingagents.supervisor import seccomp
+from codingagents.supervisor.role_filter import role_program
 from codingagents.trust import linux
 channel = socket.socket(fileno=0)
 linux.set_no_new_privs()
-listener, _ = seccomp.install(seccomp.exec_trap_for_this_machine(notify=True, guard_memfd=False))
+layers = dict(exec_trap=True, memfd_rule=False, seccomp_static=False, userns=False)
+listener, _ = seccomp.install(role_program(linux.machine(), **layers))
 socket.send_fds(channel, [b"x"], [listener])
 os.close(listener)
 while channel.recv(1):
@@ -79,6 +82,7 @@ class Log:
 
 
 def context(log: Log, *rules: ExecRule, groups: tuple[int, ...] = (), become: bool = False) -> TrapContext:
+    procs = proc_mounts()
     return TrapContext(
         role=Role.AGENT,
         uid=1,
@@ -86,11 +90,13 @@ def context(log: Log, *rules: ExecRule, groups: tuple[int, ...] = (), become: bo
             fs_ids=(2**32 - 2, 2**32 - 2) if become else None,
             groups=groups,
             tree=FileTree.of("self"),
-            procs=proc_mounts(),
+            procs=procs,
+            scripts=Scripts(file_ids=None, groups=groups, procs=procs),
         ),
         policy=ExecPolicy.compile(ExecSpec(rules=list(rules)), [], landlock=False, memfd_closed=False),
         log=log,
         scrubber=Scrubber({}),
+        digest_bytes=2**28,
         probe_nonce="",
         landlock=False,
     )
@@ -109,7 +115,7 @@ def test_it_serves_until_the_last_task_of_the_tree_is_gone(tracee: Tracee) -> No
     assert not trap.join(0.05)
     tracee.end()
     assert trap.join(10)
-    assert [type(event) for event in log.events] == [ExecAllowed, ExecAllowed]
+    assert [type(event) for event in log.events if not isinstance(event, ExecDigest)] == [ExecAllowed, ExecAllowed]
     assert troubles == []
 
 
@@ -119,7 +125,7 @@ def test_a_new_policy_holds_from_the_next_exec(tracee: Tracee) -> None:
     assert tracee.exec() == "ran"
     trap.adopt(context(log, ExecRule(action="deny", path="/usr/bin/true")))
     assert tracee.exec() == "EPERM"
-    assert [type(event) for event in log.events] == [ExecAllowed, ExecDenied]
+    assert [type(event) for event in log.events if not isinstance(event, ExecDigest)] == [ExecAllowed, ExecDenied]
 
 
 def test_what_cannot_be_recorded_is_denied_with_the_reason_and_what_comes_later_is_served(tracee: Tracee) -> None:

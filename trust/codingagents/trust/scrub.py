@@ -12,7 +12,8 @@ import hashlib
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from codingagents.trust.events import escape_bytes
 from codingagents.trust.vocabulary import Secret
@@ -26,8 +27,7 @@ _MIN_LENGTH = 4
 _MIN_BASE64 = 6  # characters of a base64 fragment; shorter ones, of 4-byte values, turn up by chance
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScrubbedArgv:
+class ScrubbedArgv(msgspec.Struct, frozen=True, kw_only=True):
     """An argv as it may be recorded."""
 
     args: list[str]  # scrubbed, capped, `escape_bytes` text
@@ -45,6 +45,7 @@ class Scrubber:
     def __init__(self, secrets: Mapping[str, Secret]) -> None:
         """Take the session's secrets by name."""
         self._forms: list[tuple[bytes, str]] = []
+        self._values: list[bytes] = []  # the forms alone
         self._short: list[tuple[re.Pattern[bytes], str]] = []
         self.learn(secrets)
 
@@ -58,7 +59,8 @@ class Scrubber:
                 short.append((re.compile(alone), name))
             else:
                 forms += [(form, name) for form in _forms(value)]
-        self._forms, self._short = forms, short
+        # The values last: who scrubs meanwhile may look for what is no form yet, but misses none that was.
+        self._forms, self._short, self._values = forms, short, [form for form, _ in forms]
 
     def scrub_bytes(self, raw: bytes, *, truncated: bool = False) -> bytes:
         """Return `raw` with every secret replaced; occurrences that overlap become one mark with all names.
@@ -109,7 +111,7 @@ class Scrubber:
         )
 
     def _find(self, raw: bytes) -> Iterator[tuple[int, int, str]]:
-        for form, name in self._forms:
+        for form, name in self._forms if any(map(raw.__contains__, self._values)) else ():  # nearly always none
             # One byte further each time: a value that repeats itself may overlap itself.
             start = raw.find(form)
             while start >= 0:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
 import session_rig as rig
+from codingagents.supervisor.confine_spec import WANTED_SECUREBITS
 from codingagents.trust.errors import EXIT_UNCONFINED
 from codingagents.trust.events import AgentStarted, Event, ExecAllowed, ExecDenied, Layer, LayerReport, SessionEnded
 from session_rig import Place, Session, every_mode
@@ -14,9 +16,28 @@ from session_rig import Place, Session, every_mode
 pytest_plugins = ("session_fixtures",)  # where
 
 
-HELD = ("uid_drop", "caps_bounding", "no_new_privs", "landlock_exec", "memfd_rule", "exec_trap", "mountns")
-SWITCHED = ("caps_bounding", "landlock_exec", "memfd_rule", "exec_trap")
+HELD = (
+    *("uid_drop", "caps_bounding", "securebits", "no_new_privs", "seccomp_static", "userns", "limits"),
+    *("landlock_exec", "memfd_rule", "exec_trap", "mountns"),
+)
+SWITCHED = ("caps_bounding", "securebits", "seccomp_static", "userns", "landlock_exec", "memfd_rule", "exec_trap")
 DENIED = "/usr/bin/env"  # by a rule, and by nothing else
+
+
+# What no verb of the agent's says: its securebits, reading its own memory as another's, a user namespace.
+PROBE = """
+import ctypes, errno, json, os
+libc = ctypes.CDLL(None, use_errno=True)
+def answer(made):
+    return errno.errorcode[ctypes.get_errno()] if made < 0 else None
+vectors = [(ctypes.c_size_t * 2)(ctypes.addressof(ctypes.create_string_buffer(1)), 0) for _ in range(2)]
+one, none = ctypes.c_ulong(1), ctypes.c_ulong(0)
+print(json.dumps({
+    "securebits": libc.prctl(27, 0, 0, 0, 0),
+    "seccomp_static": answer(libc.process_vm_readv(os.getpid(), vectors[0], one, vectors[1], one, none)),
+    "userns": answer(libc.unshare(0x10000000)),
+}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +59,7 @@ def rows(session: Session) -> dict[str, Layer]:
 def attempts(session: Session, where: Place) -> dict[str, object]:
     """What a layer forbids, tried by the agent itself."""
     return {
+        **json.loads(session.ask("run", "/usr/bin/python3", "-I", "-c", PROBE)["output"]),
         "caps_bounding": session.ask("status")["CapBnd"] == "0" * 16,
         "landlock_exec": session.ask("run", str(where.open / "true"))["errno"],
         "memfd_rule": session.ask("call", "memfd_create", "program", 0),
@@ -45,8 +67,24 @@ def attempts(session: Session, where: Place) -> dict[str, object]:
     }
 
 
-REFUSED = {"caps_bounding": True, "landlock_exec": "EACCES", "memfd_rule": "EPERM", "exec_trap": "EPERM"}
-LET_BE = {"caps_bounding": False, "landlock_exec": None, "memfd_rule": "", "exec_trap": None}
+REFUSED = {
+    "caps_bounding": True,
+    "securebits": WANTED_SECUREBITS,
+    "seccomp_static": "EPERM",
+    "userns": "EPERM",
+    "landlock_exec": "EACCES",
+    "memfd_rule": "EPERM",
+    "exec_trap": "EPERM",
+}
+LET_BE = {
+    "caps_bounding": False,
+    "securebits": 0,
+    "seccomp_static": None,
+    "userns": None,
+    "landlock_exec": None,
+    "memfd_rule": "",
+    "exec_trap": None,
+}
 
 
 @every_mode

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
-from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern
+from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern, rule_text
 from codingagents.trust.vocabulary import Firmness, Role
 
 # Few letters, so that wildcards have many ways to match and to fail.
@@ -89,3 +89,42 @@ def test_a_rule_put_first_decides_whatever_follows(
             ExecSpec(mode=spec.mode, rules=[first, *spec.rules]), [], landlock=False, memfd_closed=False
         )
         assert policy.decide(*call).rule == f"{action} /**"
+
+
+@given(specs, execs, st.lists(names.map(lambda name: b"/" + name), max_size=3))
+def test_interpreters_never_turn_a_denial_into_anything_else(
+    spec: ExecSpec, call: tuple[Role, bytes, bytes | None, list[bytes]], interpreters: list[bytes]
+) -> None:
+    policy = ExecPolicy.compile(spec, spec.trees, landlock=True, memfd_closed=True)
+    alone, whole = policy.decide(*call), policy.decide(*call, interpreters=interpreters)
+    each = [policy.decide(call[0], name, name, []).allow for name in interpreters]
+    assert whole.allow or not (alone.allow and all(each))
+    assert alone.allow or whole == alone
+
+
+@given(specs, execs)
+def test_the_rule_that_decides_is_the_first_that_matches_alone(
+    spec: ExecSpec, call: tuple[Role, bytes, bytes | None, list[bytes]]
+) -> None:
+    def decided_by(rules: list[ExecRule]) -> str:
+        alone = ExecSpec(mode=spec.mode, rules=rules)
+        return ExecPolicy.compile(alone, [], landlock=False, memfd_closed=False).decide(*call).rule
+
+    first = next((rule for rule in spec.rules if decided_by([rule])), None)
+    assert decided_by(spec.rules) == ("" if first is None else rule_text(first))
+
+
+texts = st.text(alphabet='/a*?"\\ =[],\n\x1bé', max_size=8)
+any_rules = st.builds(
+    ExecRule,
+    action=st.sampled_from(["allow", "deny"]),
+    path=texts.map(lambda text: "/" + text) | st.sampled_from(["/ role=task", '/ argv=["a"]']),
+    role=st.sampled_from([None, "agent", "task"]),
+    argv=st.lists(texts, max_size=2),
+)
+
+
+@given(any_rules, any_rules)
+def test_two_rules_read_alike_only_where_they_are_the_same(one: ExecRule, other: ExecRule) -> None:
+    assert (rule_text(one) == rule_text(other)) is (one == other)
+    assert rule_text(one).isprintable()

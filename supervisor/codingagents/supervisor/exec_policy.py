@@ -3,11 +3,12 @@
 First matching rule wins. A denial is *firm* only where the kernel would refuse the program by itself (Landlock
 outside its trees, with the memfd route closed); every other denial is *advisory*, since the kernel reads the tracee's
 memory again after the decision (seccomp_unotify(2)). A rule is marked by what its path can match, when it is loaded;
-a record by the program that was meant, and never firmer than its rule.
+a record by the program or interpreter that was meant, and never firmer than its rule.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import msgspec
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
+from codingagents.trust.events import PolicyRule
 from codingagents.trust.vocabulary import Firmness, Role
 
 
@@ -31,14 +33,19 @@ class Verdict(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class CompiledRule:
-    """One rule, ready to match; `text` is how it reads in records."""
+    """One rule, ready to match; `text` is how it reads in records, `why` says what makes it advisory ("": firm)."""
 
     allow: bool
     text: str
     pattern: re.Pattern[bytes]
     role: str | None
     argv: tuple[bytes, ...]
-    firmness: Firmness
+    why: str
+
+    @property
+    def firmness(self) -> Firmness:
+        """What stands behind its denials at best."""
+        return _firmness(not self.why)
 
     def matches(self, role: Role, paths: Iterable[bytes], argv: Sequence[bytes]) -> bool:
         """Say whether the rule covers an exec by `role` of any of `paths`."""
@@ -85,12 +92,33 @@ def _may_lie_inside(glob: str, tree: str) -> bool:
     return literal == tree or literal.startswith(tree + "/")
 
 
-def firmness_of(rule: ExecRule, trees: Sequence[str], *, landlock: bool, memfd_closed: bool) -> Firmness:
-    """Say what stands behind a deny rule. argv can be changed after the decision, so a rule on argv is advisory."""
-    outside = not any(_may_lie_inside(rule.path, tree) for tree in trees)
-    if rule.action == "deny" and outside and landlock and memfd_closed and not rule.argv:
-        return Firmness.FIRM
-    return Firmness.ADVISORY
+def why_advisory(rule: ExecRule, trees: Sequence[str], *, landlock: bool, memfd_closed: bool) -> str:
+    """Say why nothing but the trap stands behind a rule; "" where the kernel itself refuses all that it can match."""
+    if rule.action == "allow":
+        return "an allow rule enforces nothing"
+    if rule.argv:
+        return "argv can be changed after the decision"
+    if not landlock:
+        return "Landlock does not hold"
+    if not memfd_closed:
+        return "a program in memory could be executed past Landlock"
+    tree = next((tree for tree in trees if _may_lie_inside(rule.path, tree)), None)
+    return "" if tree is None else f"it can match below {tree}, where Landlock lets everything be executed"
+
+
+def rule_text(rule: ExecRule) -> str:
+    """Return how a rule reads in records; two that differ never read alike."""
+    text = f"{rule.action} {_word(rule.path)}"
+    if rule.role is not None:
+        text += f" role={_word(rule.role)}"
+    if rule.argv:
+        text += f" argv={json.dumps(rule.argv)}"
+    return text
+
+
+def _word(text: str) -> str:
+    plain = text.isprintable() and not {" ", '"'} & {*text} and text
+    return text if plain else json.dumps(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +136,11 @@ class ExecPolicy:
         rules = tuple(
             CompiledRule(
                 allow=rule.action == "allow",
-                text=f"{rule.action} {rule.path}" + (f" role={rule.role}" if rule.role else ""),
+                text=rule_text(rule),
                 pattern=glob_pattern(rule.path),
                 role=rule.role,
                 argv=tuple(_bytes(part) for part in rule.argv),
-                firmness=firmness_of(rule, trees, landlock=landlock, memfd_closed=memfd_closed),
+                why=why_advisory(rule, trees, landlock=landlock, memfd_closed=memfd_closed),
             )
             for rule in spec.rules
         )
@@ -136,13 +164,27 @@ class ExecPolicy:
 
         A deny rule covers the path as written, without its dots, and as resolved: any of them suffices. An allow rule
         covers only what the path leads to, or `/usr/../tmp/x` and a symlink would pass as what they are not.
+
+        `interpreters` are what the kernel runs for a script, where they lead: each needs to be let through as well. A
+        rule on argv does not cover them, since the kernel gives them another.
         """
         normal = b"/" + posixpath.normpath(path).lstrip(b"/")
         leads_to = normal if resolved is None else resolved
-        names = (path, normal, leads_to)
+        verdict = self._judge(role, (path, normal, leads_to), leads_to, resolved, argv)
+        for interpreter in interpreters:
+            if not verdict.allow:
+                break
+            refused = self._judge(role, (interpreter,), interpreter, interpreter, ())
+            if not refused.allow:
+                return msgspec.structs.replace(refused, reason=f"its interpreter: {refused.reason}")
+        return verdict
+
+    def _judge(
+        self, role: Role, names: Sequence[bytes], leads_to: bytes, resolved: bytes | None, argv: Sequence[bytes]
+    ) -> Verdict:
         for rule in self.rules:
             if rule.matches(role, (leads_to,) if rule.allow else names, argv):
-                firm = rule.firmness is Firmness.FIRM and self._kernel_refuses(resolved)
+                firm = not rule.why and self._kernel_refuses(resolved)
                 return Verdict(rule.allow, rule.text, "rule matched", _firmness(firm))
         if self.enforce and resolved is None:
             # A search along PATH goes on after ENOENT and stops at EPERM.
@@ -150,6 +192,14 @@ class ExecPolicy:
         if self.enforce:
             return Verdict(False, "", "no rule allows it", _firmness(self._kernel_refuses(resolved)))
         return Verdict(True, "", "observe mode" if resolved is not None else "nothing there", Firmness.ADVISORY)
+
+    def marks(self) -> list[PolicyRule]:
+        """Return each rule as it was loaded, with what stands behind it."""
+        return [PolicyRule(rule=rule.text, firmness=rule.firmness.value, why=rule.why) for rule in self.rules]
+
+    def holds(self, resolved: bytes | None) -> bool:
+        """Say whether Landlock lets this very program be executed, as far as it is known to hold."""
+        return not self._kernel_refuses(resolved)
 
     def _kernel_refuses(self, resolved: bytes | None) -> bool:
         """Say whether Landlock forbids this very program; of one that is not there, nothing can be said."""

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
-from codingagents.supervisor.exec_policy import ExecPolicy, firmness_of, glob_pattern
+from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern, rule_text, why_advisory
 from codingagents.trust.vocabulary import Firmness, Role
 
 FIRM, ADVISORY = Firmness.FIRM, Firmness.ADVISORY
@@ -192,13 +192,14 @@ def test_a_rule_on_argv_covers_what_begins_so(argv: list[bytes], allowed: bool) 
     ],
 )
 def test_a_rule_is_firm_only_where_the_kernel_forbids_all_it_can_match(rule: ExecRule, firmness: Firmness) -> None:
-    assert firmness_of(rule, TREES, landlock=True, memfd_closed=True) is firmness
-    assert firmness_of(rule, TREES, landlock=False, memfd_closed=True) is ADVISORY
-    assert firmness_of(rule, TREES, landlock=True, memfd_closed=False) is ADVISORY
+    (mark,) = policy(rule).marks()
+    assert (mark.firmness, mark.why == "") == (firmness.value, firmness is FIRM)
+    assert policy(rule, landlock=False).marks()[0].firmness == "advisory"
+    assert policy(rule, memfd_closed=False).marks()[0].firmness == "advisory"
 
 
 def test_no_rule_is_firm_where_everything_may_be_executed() -> None:
-    assert firmness_of(deny("/home/x"), ["/"], landlock=True, memfd_closed=True) is ADVISORY
+    assert "below /," in why_advisory(deny("/home/x"), ["/"], landlock=True, memfd_closed=True)
 
 
 @pytest.mark.parametrize(
@@ -224,3 +225,60 @@ def test_a_record_is_never_firmer_than_its_rule() -> None:
     rules = policy(deny("/home/**", argv=["x"]))
     denied = rules.decide(Role.AGENT, b"/home/x", b"/home/x", [b"x"])
     assert (denied.allow, denied.firmness) == (False, ADVISORY)
+
+
+@pytest.mark.parametrize(
+    ("rule", "landlock", "memfd_closed", "why"),
+    [
+        (deny("/home/**"), True, True, ""),
+        (allow("/home/**"), True, True, "an allow rule enforces nothing"),
+        (deny("/home/**", argv=["x"]), True, True, "argv can be changed after the decision"),
+        (deny("/home/**"), False, True, "Landlock does not hold"),
+        (deny("/home/**"), True, False, "a program in memory could be executed past Landlock"),
+        (deny("**/nc"), True, True, "it can match below /usr, where Landlock lets everything be executed"),
+    ],
+)
+def test_an_advisory_rule_says_why(rule: ExecRule, landlock: bool, memfd_closed: bool, why: str) -> None:
+    assert policy(rule, landlock=landlock, memfd_closed=memfd_closed).marks()[0].why == why
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (deny("/usr/bin/nc"), "deny /usr/bin/nc"),
+        (allow("/é*", role="task"), "allow /é* role=task"),
+        (deny("/bin/git", role="agent", argv=["git", "push"]), 'deny /bin/git role=agent argv=["git", "push"]'),
+        (deny("/a role=task"), 'deny "/a role=task"'),
+        (deny("/a\x1b[2J"), 'deny "/a\\u001b[2J"'),
+    ],
+)
+def test_a_rule_reads_in_records_as_it_was_written(rule: ExecRule, text: str) -> None:
+    assert rule_text(rule) == text
+
+
+def test_an_interpreter_must_be_let_through_as_the_script_is() -> None:
+    script, python, evil = b"/usr/bin/script", b"/usr/bin/python3", b"/home/evil"
+    rules = policy(deny("/usr/bin/python3"))
+    assert rules.decide(Role.AGENT, script, script, []).allow
+    denied = rules.decide(Role.AGENT, script, script, [], interpreters=[b"/usr/bin/env", python])
+    assert (denied.allow, denied.rule, denied.firmness) == (False, "deny /usr/bin/python3", ADVISORY)
+    assert denied.reason == "its interpreter: rule matched"
+    enforced = policy(allow("/usr/bin/script"), allow("/usr/bin/env"), mode="enforce")
+    assert enforced.decide(Role.AGENT, script, script, [], interpreters=[b"/usr/bin/env"]).allow
+    refused = enforced.decide(Role.AGENT, script, script, [], interpreters=[b"/usr/bin/env", evil])
+    assert (refused.allow, refused.rule, refused.firmness) == (False, "", FIRM)  # by the interpreter, outside the trees
+    assert refused.reason == "its interpreter: no rule allows it"
+
+
+def test_a_refused_script_is_refused_by_its_own_rule_first() -> None:
+    rules = policy(deny("/home/script"), deny("/usr/bin/python3"))
+    denied = rules.decide(Role.AGENT, b"/home/script", b"/home/script", [], interpreters=[b"/usr/bin/python3"])
+    assert (denied.rule, denied.firmness) == ("deny /home/script", FIRM)
+
+
+def test_a_rule_on_argv_does_not_cover_an_interpreter() -> None:
+    """The kernel gives it another argv than the exec had."""
+    rules = policy(deny("/usr/bin/python3", argv=["x"]), allow("/usr/bin/env", argv=["x"]), mode="enforce")
+    for interpreter in (b"/usr/bin/python3", b"/usr/bin/env"):
+        denied = rules.decide(Role.AGENT, b"/usr/bin/x", b"/usr/bin/x", [b"x"], interpreters=[interpreter])
+        assert (denied.allow, denied.rule) == (False, "")

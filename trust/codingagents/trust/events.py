@@ -300,7 +300,7 @@ class PolicyRule(Message, frozen=True, kw_only=True):
 
     rule: str  # as records name it
     firmness: str  # of its denials at best: firm or advisory
-    why: str  # what makes it advisory; "" where it is firm or allows
+    why: str  # what makes it advisory, as an allow rule always is; "" where it is firm
 
 
 class ExecPolicyLoaded(Event, frozen=True, kw_only=True, tag="exec.policy"):

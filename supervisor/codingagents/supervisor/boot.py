@@ -70,6 +70,7 @@ class Parts:
     stub: StubProcess
     zygote: ZygoteProcess
     why_no_mounts: str  # "" in a mount namespace of our own
+    why_shown: str  # why /proc shows all processes to all users, "" where it does not
 
 
 def run(parts: Parts, session_dir: str, control_fd: int | None, command: list[str]) -> int:
@@ -162,6 +163,9 @@ class Session:
         facts = Facts(
             is_pid1=processes.is_pid1(),
             mount_namespace=dirs.why_plain,
+            run_dirs=dirs.seen,
+            proc_hidden=self._parts.why_shown,
+            yama=kernel.yama_ptrace_scope(),
             engine_seccomp=engine_seccomp,
             apparmor=rundirs.apparmor_label(),
             root=os.geteuid() == 0,

@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from codingagents.rewrite.specs import ExecSpec
-from codingagents.supervisor import kernel, processes, report_view, rundirs, signals
+from codingagents.supervisor import kernel, namespaces, processes, report_view, rundirs, signals
 from codingagents.supervisor.confine_spec import ConfineSpec
 from codingagents.supervisor.confined import ConfinedRole, TrapSettings
 from codingagents.supervisor.early import StubProcess
@@ -66,9 +66,13 @@ def main(argv: list[str]) -> int:
 
 
 async def _report() -> list[Layer]:
+    why_no_mounts, run_dirs = rundirs.try_mounting()
     facts = Facts(
         engine_seccomp=kernel.status_fields().get("Seccomp", "0"),
-        mount_namespace=rundirs.try_mounting(),
+        mount_namespace=why_no_mounts,
+        run_dirs=run_dirs,
+        proc_hidden=why_no_mounts or namespaces.hide_processes(),
+        yama=kernel.yama_ptrace_scope(),
         is_pid1=processes.is_pid1(),
         apparmor=apparmor_label(),
         root=all(map(kernel.has_capability, (kernel.CAP_SETUID, kernel.CAP_SETGID))),

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from codingagents.rewrite import places
 from codingagents.supervisor.confine_spec import WANTED_SECUREBITS, Observation
-from codingagents.supervisor.mounts_seen import Place
+from codingagents.supervisor.mounts_seen import WANTED, Place
 from codingagents.trust.events import Layer, LayerState
 from codingagents.trust.vocabulary import LayerWish
 
@@ -57,12 +56,7 @@ class _Kind:
 
 
 # What an engine has to be told where the session may not mount.
-ENGINE_TMPFS: Final = (
-    (places.RUN_ROOT, "nosuid,nodev,exec,mode=0755,size=64m"),
-    (places.RUN_SECRETS, "nosuid,nodev,noexec,mode=0700,size=16m"),
-    (places.RUN_DATA, "nosuid,nodev,noexec,mode=0700,size=256m"),
-    (places.RUN_EXPORT, "nosuid,nodev,noexec,mode=0700,size=256m"),
-)
+ENGINE_TMPFS: Final = tuple((wanted.path, wanted.engine_options) for wanted in WANTED)
 _NEEDS_ROOT: Final = "needs root with the Linux capabilities SETUID and SETGID"
 
 

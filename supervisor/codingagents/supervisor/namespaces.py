@@ -2,7 +2,8 @@
 
 With it comes an IPC namespace: what System V IPC and POSIX queues hold outlives processes, but not the namespace.
 
-Mounts nothing but /proc; the session's directories are `rundirs`' work.
+Mounts nothing but /proc, and hides in it whose processes are not one's own; the session's directories are `rundirs`'
+work. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -26,4 +27,21 @@ def enter_mount_namespace() -> str:
         return errno.errorcode.get(error.errno or 0, "?")
     with contextlib.suppress(OSError):  # shared memory and queues then end with the session; some kernels have no such
         kernel.unshare(kernel.CLONE_NEWIPC)
+    return ""
+
+
+def hide_processes() -> str:
+    """Have /proc show to each user its own processes only (proc(5), hidepid=2); return "" or why that cannot be.
+
+    Group 0 still sees all: the supervisor needs no Linux capability for it. For after `enter_mount_namespace`, and for
+    PID 1 only: whatever else shows this /proc (before Linux 5.8 every one of the PID namespace) is then of processes
+    that end with us. It is remounted, not mounted anew: what an engine has mounted over parts of it stays.
+    """
+    if os.getpid() != 1:
+        return "the supervisor is not PID 1: others, who are not its to hide, use this /proc"
+    kept = os.statvfs("/proc").f_flag & (kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    try:
+        kernel.mount("proc", "/proc", None, kernel.MS_REMOUNT | kept, "hidepid=2,gid=0")
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "?")
     return ""

@@ -1,6 +1,7 @@
 """SHELL: the session's directories below /run: tmpfs in a private mount namespace where that is allowed, else plain.
 
-Creates them, says which it got, and removes what a mount namespace would have taken along by itself.
+Or what the engine mounted there. Creates them, reads back which it got, and removes what a mount namespace would have
+taken along by itself.
 """
 
 from __future__ import annotations
@@ -13,19 +14,11 @@ import shutil
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from codingagents.rewrite import places
-from codingagents.supervisor import identities, kernel, namespaces, run_owner
+from codingagents.supervisor import identities, kernel, mounts_seen, namespaces, run_owner
+from codingagents.supervisor.mounts_seen import Mount, Place, Wanted
 from codingagents.trust.errors import ProcessError
-
-# Executable only where stubs will live; every size is a ceiling, not a reservation.
-MOUNTS: Final = (
-    (places.RUN_ROOT, "mode=0755,size=64m", 0),
-    (places.RUN_SECRETS, "mode=0700,size=16m", kernel.MS_NOEXEC),
-    (places.RUN_DATA, "mode=0700,size=256m", kernel.MS_NOEXEC),
-    (places.RUN_EXPORT, "mode=0700,size=256m", kernel.MS_NOEXEC),
-)
 
 
 @dataclass(slots=True)
@@ -36,7 +29,8 @@ class RunDirs:
     probe_file: str = ""  # Landlock's probe, until `drop_probe_file`; "" where there is no place for one
     owner: tuple[int, int] = (0, 0)  # UID and GID of whoever fills the home and the clients' directories
     made: list[str] = field(default_factory=list)
-    filled: list[str] = field(default_factory=list)  # those that were there
+    filled: list[str] = field(default_factory=list)  # those that were there, an engine's mounts among them
+    seen: Sequence[Place] = ()  # what was read back of each
     lock: run_owner.RunOwner | None = None  # held as long as there are plain ones
 
     def drop_probe_file(self) -> None:
@@ -47,7 +41,9 @@ class RunDirs:
             self.probe_file = ""
 
     def remove(self) -> None:
-        """Remove plain directories that this session made or filled; tmpfs ends with its mount namespace.
+        """Remove plain directories that this session made, and empty those that it filled.
+
+        Its own tmpfs end with their mount namespace.
 
         Mount points stay: another session of this machine may have mounted on them, and rmdir(2) would take that away.
         `ProcessError` where something in them cannot be removed.
@@ -117,15 +113,18 @@ def prepare(*, why_plain: str, agent_uid: int, agent_gid: int, session_dir: str)
 
 
 def _fill(dirs: RunDirs) -> None:
-    for path, options, flags in MOUNTS:
+    engines = _mounts() if dirs.why_plain else ()
+    for wanted in mounts_seen.WANTED:
         if dirs.why_plain:
-            _make_plain(dirs, path, 0o755 if path == places.RUN_ROOT else 0o700)
+            _take(dirs, wanted, is_mount=mounts_seen.mount_at(engines, wanted.path) is not None)
             continue
         try:
-            os.makedirs(path, exist_ok=True)
-            kernel.mount("coding-agents", path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | flags, options)
+            _mount(wanted)
         except OSError as error:
-            raise ProcessError(f"cannot have a tmpfs on {path}: {error.strerror}; let the engine mount one") from None
+            raise ProcessError(
+                f"cannot have a tmpfs on {wanted.path}: {error.strerror}; let the engine mount one"
+            ) from None
+    dirs.seen = look(ours=not dirs.why_plain)
     _make_directory(places.CLIENTS, 0o755)
     _make_directory(places.SOCKETS, 0o755)
     _make_directory(places.TRUST, 0o700)
@@ -153,15 +152,37 @@ def write_probe_file(path: str) -> str:
     return path
 
 
-def try_mounting() -> str:
-    """Move this process to a mount namespace of its own with a tmpfs on /run; return "" or why that cannot be."""
+def try_mounting() -> tuple[str, Sequence[Place]]:
+    """Mount as a session would, in a mount namespace of this process's own, and return "" and what was read back.
+
+    Where that cannot be: why, and what a session would find there; then nothing is changed.
+    """
     if why := namespaces.enter_mount_namespace():
-        return why
+        return why, look(ours=False, before=True)
     try:
-        kernel.mount("coding-agents", "/run", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV)
+        # Over all of it, so that no mount point is left on the machine.
+        kernel.mount("coding-agents", "/run", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755")
+        for wanted in mounts_seen.WANTED:
+            _mount(wanted)
     except OSError as error:
-        return errno.errorcode.get(error.errno or 0, "?")
-    return ""
+        return errno.errorcode.get(error.errno or 0, "?"), look(ours=False, before=True)
+    return "", look(ours=True)
+
+
+def look(*, ours: bool, before: bool = False) -> list[Place]:
+    """Return what stands at each of the directories. `before`: as it will be once a session has set root's modes."""
+    mounts = _mounts()
+    places_seen = []
+    for wanted in mounts_seen.WANTED:
+        mount = mounts_seen.mount_at(mounts, wanted.path)
+        owner, mode = 0, wanted.mode
+        if mount is not None:
+            found = os.lstat(wanted.path)
+            owner = found.st_uid
+            if not before or owner != os.geteuid():
+                mode = stat.S_IMODE(found.st_mode)
+        places_seen.append(mounts_seen.place_of(wanted, mount, ours=ours, owner=owner, mode=mode))
+    return places_seen
 
 
 def apparmor_label() -> str:
@@ -178,14 +199,31 @@ def _make_directory(path: str, mode: int) -> None:
     os.chmod(path, mode)  # whatever the umask was
 
 
-def _make_plain(dirs: RunDirs, path: str, mode: int) -> None:
+def _mounts() -> tuple[Mount, ...]:
+    with open("/proc/self/mountinfo", "rb") as file:
+        data = file.read(mounts_seen.MAX_MOUNTINFO + 1)
     try:
-        _make_directory(path, mode)
+        return mounts_seen.parse_mountinfo(data)
+    except ValueError as error:
+        raise ProcessError(f"cannot tell what is mounted here: /proc/self/mountinfo: {error}") from None
+
+
+def _mount(wanted: Wanted) -> None:
+    """Mount a tmpfs of ours that nobody can mount a second time elsewhere."""
+    os.makedirs(wanted.path, exist_ok=True)
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | (0 if wanted.executable else kernel.MS_NOEXEC)
+    kernel.mount("coding-agents", wanted.path, "tmpfs", flags, wanted.options)
+    kernel.mount("none", wanted.path, None, kernel.MS_UNBINDABLE)
+
+
+def _take(dirs: RunDirs, wanted: Wanted, *, is_mount: bool) -> None:
+    """Have a plain directory, or what the engine mounted there; `ProcessError` where that is not safe to use."""
+    path = wanted.path
+    try:
+        _make_directory(path, wanted.mode)
         was_there = False
     except FileExistsError:
-        found = os.lstat(path)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise ProcessError(f"{path} is not a directory that only root can write; remove it") from None
+        _require_roots(wanted, is_mount=is_mount)
         was_there = True
     except OSError as error:
         raise ProcessError(f"cannot create {path}: {error.strerror}; mount a tmpfs there") from None
@@ -198,5 +236,22 @@ def _make_plain(dirs: RunDirs, path: str, mode: int) -> None:
         dirs.empty(path)
     elif set(os.listdir(path)) - {os.path.basename(run_owner.LOCK)}:
         raise ProcessError(f"{path} is not empty, and no session left it so; remove it")
-    os.chmod(path, mode)
+    os.chmod(path, wanted.mode)
     dirs.filled.append(path)
+
+
+def _require_roots(wanted: Wanted, *, is_mount: bool) -> None:
+    """Refuse what another user can write. An engine's tmpfs is open to all unless told otherwise; ours to close."""
+    path = wanted.path
+    if is_mount:
+        with contextlib.suppress(OSError):  # what came of it is seen below
+            os.chmod(path, wanted.mode)
+    found = os.lstat(path)
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+        return
+    if is_mount:
+        raise ProcessError(
+            f"what is mounted on {path} is not root's alone to write; "
+            f"mount it by --tmpfs {path}:{wanted.engine_options}"
+        )
+    raise ProcessError(f"{path} is not a directory that only root can write; remove it")

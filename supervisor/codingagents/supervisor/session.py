@@ -24,6 +24,7 @@ def main(session_dir: str, control_fd: int | None, command: list[str]) -> int:
         raise ProcessError(unmet)
     kernel.join_new_session_keyring()
     why_no_mounts = namespaces.enter_mount_namespace()
+    why_shown = why_no_mounts or namespaces.hide_processes()
     children = processes.Children()
     if not processes.is_pid1():
         processes.set_subreaper()
@@ -35,4 +36,4 @@ def main(session_dir: str, control_fd: int | None, command: list[str]) -> int:
 
     from codingagents.supervisor import boot  # noqa: PLC0415 -- trio and the rest load while both children start
 
-    return boot.run(boot.Parts(children, stub, zygote, why_no_mounts), session_dir, control_fd, command)
+    return boot.run(boot.Parts(children, stub, zygote, why_no_mounts, why_shown), session_dir, control_fd, command)

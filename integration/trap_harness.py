@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +194,14 @@ class Run:
     def hear(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().decode().rstrip("\n")
+
+    def wait_for(self, *words: bytes) -> None:
+        """Wait until a line of the log holds all `words`."""
+        for _ in range(int(PATIENCE / 0.01)):
+            if any(all(word in line for word in words) for line in self._log.read_bytes().splitlines()):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"the log has no line with {words}")
 
     def finish(self) -> Outcome:
         stdout, _ = self.process.communicate(timeout=PATIENCE)

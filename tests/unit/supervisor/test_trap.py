@@ -4,6 +4,7 @@ What a role can do to it is in integration/test_the_trap_*.
 """
 
 import errno
+import os
 import socket
 import subprocess
 import sys
@@ -115,7 +116,9 @@ def test_it_serves_until_the_last_task_of_the_tree_is_gone(tracee: Tracee) -> No
     assert not trap.join(0.05)
     tracee.end()
     assert trap.join(10)
+    execs = [event for event in log.events if isinstance(event, ExecAllowed)]
     assert [type(event) for event in log.events if not isinstance(event, ExecDigest)] == [ExecAllowed, ExecAllowed]
+    assert {event.user_id for event in execs} == {os.getuid()}, "its own, not the one that the role was given"
     assert troubles == []
 
 

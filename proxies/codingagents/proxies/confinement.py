@@ -38,8 +38,6 @@ _THREADS = 64  # of the helper's UID; name resolution makes four. Processes it c
 _STACK_BYTES = 8 << 20
 # Code and data of a helper are some 60 MiB of address space; a connection's buffers stay far below 1 MiB.
 _DATA_BYTES, _DATA_BYTES_A_CONNECTION = 256 << 20, 1 << 20
-_CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
-_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 
 
 @functools.cache
@@ -113,7 +111,7 @@ def _drop_identity(uid: int, gid: int) -> None:
 
 def _give_up_privileges() -> None:
     # Leaving UID 0 keeps the inheritable set, which some engines fill.
-    linux.syscall(linux.machine().number("capset"), _CAPABILITY_HEADER, _NO_CAPABILITIES)
+    linux.drop_capabilities()
     linux.set_no_new_privs()
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     die_with_parent()

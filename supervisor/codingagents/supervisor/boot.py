@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from codingagents.rewrite import places
@@ -29,6 +30,7 @@ from codingagents.supervisor import (
     rundirs,
     signals,
 )
+from codingagents.supervisor.accounts import AccountFiles
 from codingagents.supervisor.client_configs import install_clients
 from codingagents.supervisor.complaints import complain
 from codingagents.supervisor.confine_spec import ConfineSpec
@@ -38,6 +40,7 @@ from codingagents.supervisor.early import StubProcess, ZygoteProcess
 from codingagents.supervisor.ending import Ending, Made
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.expiry_watch import ExpiryWatch
+from codingagents.supervisor.explain import PolicyDocument
 from codingagents.supervisor.helper_report import HelperReport
 from codingagents.supervisor.helpers import HelperKeeper
 from codingagents.supervisor.kept_trust import KeptTrust
@@ -142,7 +145,7 @@ class Session:
         self._made.log = log
         services.start_soon(self._sign_regularly, log)
         uids = self._spec.uids
-        log.append(self._started())
+        log.append(self._started(await self._name_accounts()))
         engine_seccomp = kernel.status_fields().get("Seccomp", "0")
         self._made.dirs = dirs = rundirs.prepare(
             why_plain=self._parts.why_no_mounts, agent_uid=uids.agent, agent_gid=uids.agent, session_dir=self._dir
@@ -201,7 +204,13 @@ class Session:
             on_trouble=complain,
         )
 
-    def _started(self) -> SessionStarted:
+    async def _name_accounts(self) -> str:
+        if self._spec.engine == "local":
+            return "numeric: the local engine makes no accounts"
+        self._made.accounts = AccountFiles()
+        return await trio.to_thread.run_sync(self._made.accounts.add, self._spec.uids)
+
+    def _started(self, accounts: str) -> SessionStarted:
         uids = self._spec.uids
         return SessionStarted(
             agent=self._spec.agent,
@@ -210,6 +219,7 @@ class Session:
             config_sha256=self._spec.config_sha256,
             exec_mode=self._spec.exec.mode,
             uids={Role.AGENT.value: uids.agent, Role.TASK.value: uids.task, **uids.servers},
+            accounts=accounts,
             supervisor_version=VERSION,
         )
 
@@ -238,7 +248,14 @@ class Session:
             services.start_soon(keeper.run)
         services.start_soon(watch.run)
         report = HelperReport(self._spec.session, self._made.keepers)
-        services.start_soon(operator_socket.serve, self._dir, report.document, complain)
+        documents = {"/helpers": report.document, "/policy": self._policy}
+        services.start_soon(operator_socket.serve, self._dir, documents, complain)
+
+    async def _policy(self) -> bytes:
+        role = self._made.role
+        roles = [] if role is None or role.held is None else [role.held]
+        document = PolicyDocument(session=self._spec.session, exec=self._spec.exec, roles=roles)
+        return msgspec.json.encode(document) + b"\n"
 
     def _ends(self) -> list[expiry.End]:
         return [end for keeper in self._made.keepers for end in keeper.trust.ends()]

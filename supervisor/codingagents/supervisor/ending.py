@@ -1,7 +1,8 @@
 """SHELL: takes a session apart, whatever of it was made, and says why it ended: the counterpart of `boot`.
 
-In this order: the agent's tree, helpers, zygote, what they left running, trap, log, directories, control channel. Makes
-nothing, and does not decide when a session ends: whoever does gives the reason and the exit code (`Ending.because`).
+In this order: the agent's tree, helpers, zygote, what they left running, trap, log, accounts, directories, control
+channel. Makes nothing, and does not decide when a session ends: whoever does gives the reason and the exit code
+(`Ending.because`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import trio
 
 from codingagents.rewrite.specs import UidPlan
 from codingagents.supervisor import processes
+from codingagents.supervisor.accounts import AccountFiles
 from codingagents.supervisor.complaints import complain
 from codingagents.supervisor.confined import ConfinedRole
 from codingagents.supervisor.control import Control
@@ -45,6 +47,7 @@ class Made:
     zygote: ZygoteKeeper
     control: Control | None
     log: EventLog | None = None
+    accounts: AccountFiles | None = None
     dirs: RunDirs | None = None
     role: ConfinedRole | None = None
     keepers: list[HelperKeeper] = field(default_factory=list)
@@ -86,13 +89,22 @@ class Ending:
             made.role.trap.join(_TRAP_SECONDS)
         if made.log is not None:
             made.log.close(SessionEnded(exit_code=self.code, reason=self.reason))
-        if made.dirs is not None:
-            try:
-                made.dirs.remove()
-            except ProcessError as error:
-                complain(str(error))
+        await self._clear(made)
         if made.control is not None:
             made.control.close()
+
+    async def _clear(self, made: Made) -> None:
+        """Take back what was written outside of the session's own directory."""
+        try:
+            if made.accounts is not None:
+                await trio.to_thread.run_sync(made.accounts.remove)
+        except ProcessError as error:
+            complain(str(error))
+        try:
+            if made.dirs is not None:
+                made.dirs.remove()
+        except ProcessError as error:
+            complain(str(error))
 
     async def _end_agent(self, made: Made) -> None:
         """End the agent and whatever else runs as one of the session's untrusted UIDs."""

@@ -9,7 +9,7 @@ from codingagents.supervisor.mounts_seen import WANTED, Place, mount_at, parse_m
 ROOT = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw"
 RUN = "30 27 0:30 / /run rw,nosuid - tmpfs none rw"
 SECRETS = "40 27 0:40 / /run/agent-secrets rw,nosuid,nodev,noexec,relatime unbindable - tmpfs coding-agents rw,mode=700"
-_, WANTED_SECRETS, *_ = WANTED
+WANTED_SECRETS = WANTED[1]
 
 
 def at(path: str, *lines: str) -> int | None:
@@ -27,14 +27,14 @@ def test_a_line_is_read_with_its_escapes_and_optional_fields() -> None:
     (mount,) = parse_mountinfo(line)
     assert (mount.id, mount.parent, mount.target) == (36, 35, b"/a b\\c\n")
     assert mount.options == {b"rw", b"noatime"}
-    assert mount.propagation == {b"master", b"shared", b"new"}
-    assert (mount.kind, mount.super_options) == (b"ext3", {b"rw", b"errors=continue"})
+    assert mount.propagation == frozenset((b"master", b"shared", b"new"))
+    assert (mount.kind, mount.super_options) == (b"ext3", frozenset((b"rw", b"errors=continue")))
 
 
 def test_an_empty_source_is_no_field_less() -> None:
     """The kernel writes a mount without a source with two spaces."""
     (mount,) = parse_mountinfo(b"40 27 0:40 / /x rw - tmpfs  rw")
-    assert (mount.kind, mount.super_options) == (b"tmpfs", {b"rw"})
+    assert (mount.kind, mount.super_options) == (b"tmpfs", frozenset((b"rw",)))
 
 
 @pytest.mark.parametrize(

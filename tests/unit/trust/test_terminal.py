@@ -67,6 +67,7 @@ EXEC: dict[str, Any] = {
                 config_sha256="",
                 exec_mode="observe",
                 uids={},
+                accounts="there",
                 supervisor_version="1",
             ),
             "claude on local, a, b, exec observe",

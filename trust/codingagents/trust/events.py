@@ -55,6 +55,7 @@ class SessionStarted(Event, frozen=True, kw_only=True, tag="session.started"):
     config_sha256: str
     exec_mode: str
     uids: dict[str, int]
+    accounts: str  # `created`, `there`, or `numeric: …`: whether the IDs have names in the container's /etc, or why not
     supervisor_version: str
 
 

@@ -203,8 +203,8 @@ class Run:
             time.sleep(0.01)
         raise AssertionError(f"the log has no line with {words}")
 
-    def finish(self) -> Outcome:
-        stdout, _ = self.process.communicate(timeout=PATIENCE)
+    def finish(self, patience: float = PATIENCE) -> Outcome:
+        stdout, _ = self.process.communicate(timeout=patience)
         assert self.process.returncode == 0, f"the supervisor itself ended with {self.process.returncode}"
         reply = msgspec.json.decode((self._directory / _REPLY).read_bytes(), type=Reply)
         assert reply.trap_ended, "the trap's thread outlived the last task that it served"
@@ -233,9 +233,9 @@ def start(request: Request) -> Iterator[Run]:
         shutil.rmtree(directory)
 
 
-def run(request: Request) -> Outcome:
+def run(request: Request, patience: float = PATIENCE) -> Outcome:
     with start(request) as running:
-        return running.finish()
+        return running.finish(patience)
 
 
 @contextlib.contextmanager
@@ -312,8 +312,11 @@ def open_log(directory: str, troubles: list[str]) -> EventLog:
 
 
 def _fs_uids() -> list[int]:
-    threads = [f"self/task/{name}" for name in os.listdir("/proc/self/task")]
-    return [int(kernel.status_fields(thread)["Uid"].split()[3]) for thread in threads]
+    found = []
+    for name in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+            found.append(int(kernel.status_fields(f"self/task/{name}")["Uid"].split()[3]))
+    return found
 
 
 async def _supervise(request: Request, directory: str) -> Reply:

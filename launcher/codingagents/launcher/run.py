@@ -21,7 +21,8 @@ from codingagents.launcher.reload_plan import without_pin
 from codingagents.launcher.renewals import Renewals
 from codingagents.launcher.session_trust import TrustReload
 from codingagents.launcher.terminal import say, say_briefly
-from codingagents.launcher.workspace import check_reachable, choose_workspace
+from codingagents.launcher.workspace import choose_workspace
+from codingagents.launcher.workspace_session import workspace_of
 from codingagents.rewrite import places
 from codingagents.rewrite.anchors import read_anchors
 from codingagents.rewrite.check import check_expiry
@@ -90,27 +91,31 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
         today=now.date(),
     )
     check_headers(spec, secrets)
-    check_reachable(workspace, spec.uids)
     files = session_dir.place(session, base=options.base, directory=options.session_dir)
-    engine.prepare()
-    session_dir.create(files, spec)
-    doubtful = [*without_pin(config), *(warning for each in anchors.values() for warning in each.warnings)]
-    for warning in (*config.warnings, *doubtful, *check_expiry(config, now.date()), *_left_out(config, agent)):
-        say(f"warning: {warning}")
-    held = SecretFiles(
-        secrets,
-        sources=options.secrets,
-        env_file=options.base / FILE_NAME,
-        headers=[header for remote in spec.remotes for header in remote.headers],
-    )
-    reload = TrustReload(spec, config, overrides=overrides, secrets=lambda: held.current)
-    try:
-        with beside(files, spec, Renewals(held, say_briefly), reload) as companion:
-            return engine.start(files.directory, SessionSecrets(secrets=secrets, signing_key=signing_key), companion)
-    finally:
-        if files.log.exists():  # a supervisor that could not even start has none
-            say_briefly(f"session {session}: log {files.log}, key {files.public_key}")
-            say_briefly(f"verify it with: coding-agents events verify --key {files.public_key} {files.log}")
+    with workspace_of(spec) as placed:
+        spec = placed.spec
+        engine.prepare()
+        session_dir.create(files, spec)
+        doubtful = [*without_pin(config), *(warning for each in anchors.values() for warning in each.warnings)]
+        for warning in (*config.warnings, *doubtful, *check_expiry(config, now.date()), *_left_out(config, agent)):
+            say(f"warning: {warning}")
+        held = SecretFiles(
+            secrets,
+            sources=options.secrets,
+            env_file=options.base / FILE_NAME,
+            headers=[header for remote in spec.remotes for header in remote.headers],
+        )
+        reload = TrustReload(spec, config, overrides=overrides, secrets=lambda: held.current)
+        try:
+            placed.started = True
+            with beside(files, spec, Renewals(held, say_briefly), reload) as companion:
+                return engine.start(
+                    files.directory, SessionSecrets(secrets=secrets, signing_key=signing_key), companion
+                )
+        finally:
+            if files.log.exists():  # a supervisor that could not even start has none
+                say_briefly(f"session {session}: log {files.log}, key {files.public_key}")
+                say_briefly(f"verify it with: coding-agents events verify --key {files.public_key} {files.log}")
 
 
 def check_headers(spec: SessionSpec, secrets: Mapping[str, Secret]) -> None:

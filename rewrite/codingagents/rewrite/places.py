@@ -18,6 +18,8 @@ TRUSTED: Final = "trusted"  # in it: what proves a session's log, SESSION with o
 KEY_SUFFIX: Final = ".pub"
 CHECKPOINT_SUFFIX: Final = ".checkpoint"
 
+WORKSPACES: Final = "/var/lib/coding-agents/workspaces"  # SESSION/NAME: the copies that sessions work in, or did
+
 # In a session, as the supervisor makes them.
 RUN_ROOT: Final = "/run/coding-agents"
 RUN_SECRETS: Final = "/run/agent-secrets"

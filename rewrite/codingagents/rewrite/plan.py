@@ -159,8 +159,8 @@ def not_available(config: Config) -> Iterator[str]:
         yield Table({}, config.file, "session").sentence('network = "helpers" is not available yet; use "host"')
     if config.session.workspace_acl:
         yield Table({}, config.file, "session").sentence("workspace_acl is not available yet; remove it")
-    if config.session.workspace_mode != "direct":
-        yield Table({}, config.file, "session").sentence("workspace_mode is not available yet; remove it")
+    if config.session.workspace_mode == "clone":
+        yield Table({}, config.file, "session").sentence('workspace_mode = "clone" is not available yet; use "copy"')
     for name in _LAYERS_NOT_YET:
         # Nothing reports on them, so that a requirement would pass unmet.
         if config.session.layers.get(name, "off") != "off":

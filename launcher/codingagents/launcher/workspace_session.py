@@ -1,0 +1,202 @@
+"""SHELL: the workspace of one session, from before its start to after its end: the tree itself, or a copy of it.
+
+Decides nothing of what is copied (`workspace_rules`). A copy lies below a directory of root's that roles can pass
+through and not list. Signals that come while it is made end the launcher as they would, and what was made goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from codingagents.launcher.terminal import say, say_briefly
+from codingagents.launcher.uids import ids_of
+from codingagents.launcher.workspace import check_reachable
+from codingagents.launcher.workspace_copy import TreeCopy
+from codingagents.launcher.workspace_owner import GivingBack
+from codingagents.launcher.workspace_rules import git_environment, place_name, returned_mode
+from codingagents.rewrite import places
+from codingagents.rewrite.specs import SessionSpec
+from codingagents.trust.errors import ProcessError
+
+_PASSED_THROUGH = 0o711
+_SHOWN_EVERY = 1000  # entries
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclasses.dataclass(slots=True)
+class Placed:
+    """A session's specification with the directory that it works in; `started` once anything may have run there."""
+
+    spec: SessionSpec
+    started: bool = False
+
+
+@contextlib.contextmanager
+def workspace_of(spec: SessionSpec, base: Path = Path(places.WORKSPACES)) -> Iterator[Placed]:
+    """Give the session a place as `spec.workspace` says, and clear up after it: what was not started leaves no trace.
+
+    `spec.working_directory` is the tree that the user means. Copies lie below `base`. Raises `UsageError` and
+    `ProcessError`.
+    """
+    tree = spec.working_directory
+    if spec.workspace == "direct":
+        check_reachable(tree, spec.uids)
+        placed = Placed(_working_in(spec, tree, _repository(tree)))
+        try:
+            yield placed
+        finally:
+            if placed.started:
+                _give_back(tree, spec)
+        return
+    made = _place(base, spec.session)
+    copied = Placed(_working_in(spec, str(made / place_name(tree)), str(made / place_name(tree))))
+    try:
+        with _ended_by_signals():
+            _copy(tree, copied.spec)
+        yield copied
+    finally:
+        if copied.started:
+            _hand_over(tree, copied.spec)
+        else:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _working_in(spec: SessionSpec, directory: str, repository: str) -> SessionSpec:
+    environment = {**spec.environment, **git_environment(repository)}
+    return msgspec.structs.replace(spec, working_directory=directory, environment=environment)
+
+
+def _repository(tree: str) -> str:
+    """Return the top of the git repository that `tree` lies in, as far as that can be told without git; else `tree`."""
+    for directory in (tree, *map(str, Path(tree).parents)):
+        if os.path.lexists(f"{directory}/.git"):
+            return directory
+    return tree
+
+
+def _place(base: Path, session: str) -> Path:
+    """Make and return the directory of `session` below `base`; every directory on the way is root's alone to change."""
+    for directory in (base.parent, base, base / session):
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory)
+                os.chmod(directory, _PASSED_THROUGH)  # whatever the umask
+            found = os.lstat(directory)
+        except OSError as error:
+            raise ProcessError(f"cannot make {directory} for the workspace: {error.strerror}") from None
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise ProcessError(
+                f"{directory} must be a directory that only root can change, for workspaces lie below it; "
+                "move it away, and it will be made"
+            )
+    return base / session
+
+
+def _copy(tree: str, spec: SessionSpec) -> None:
+    """Copy `tree` to where the session works, ready for its roles."""
+    target = spec.working_directory
+    try:
+        os.mkdir(target, 0o700)
+    except OSError as error:
+        raise ProcessError(f"cannot make {target} for the workspace: {error.strerror}") from None
+    with _shown(f"copying {tree}") as show:
+        copy = TreeCopy(source=tree, uid=spec.uids.agent, gid=spec.uids.workspace_gid, on_entry=show)
+        copy.into(target)
+    os.chmod(target, 0o2770)  # noqa: S103 -- the roles' group works here; others, who can reach it, may not enter
+    for sentence in copy.left_out:
+        say(f"warning: left out of the copy: {sentence}")
+    if copy.more_left_out:
+        say(f"warning: left out of the copy: {copy.more_left_out} more")
+
+
+def _hand_over(tree: str, spec: SessionSpec) -> None:
+    """Give the copy to the tree's owner, and say where it is."""
+    copy = spec.working_directory
+    owner = os.stat(tree)
+    _walk(
+        GivingBack(
+            path=copy,
+            made_by=ids_of(spec.uids),
+            uid=owner.st_uid,
+            gid=owner.st_gid,
+            mode_of=functools.partial(returned_mode, root_mode=owner.st_mode),
+            directories=True,
+        )
+    )
+    os.chmod(copy, stat.S_IMODE(owner.st_mode) & 0o777)
+    say_briefly(f"what the session made of {tree} is in {copy}; {tree} is as it was")
+
+
+def _give_back(tree: str, spec: SessionSpec) -> None:
+    owner = os.stat(tree)
+    _walk(
+        GivingBack(
+            path=tree,
+            made_by=set(ids_of(spec.uids)) - {owner.st_uid},
+            uid=owner.st_uid,
+            gid=owner.st_gid,
+        )
+    )
+
+
+def _walk(giving: GivingBack) -> None:
+    try:
+        giving.run()
+    except OSError as error:
+        say_briefly(f"warning: not all that the session made in {giving.path} has its owner: {error.strerror}")
+    if giving.unseen:
+        say_briefly(
+            f"warning: {giving.path} has more entries than are looked at; what the session made in the rest keeps "
+            f"its user IDs: {' '.join(map(str, sorted(giving.made_by)))}"
+        )
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have the signals that end a program end this block first, so that it can clear up."""
+    former = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in former.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def _shown(what: str) -> Iterator[Callable[[int], None]]:
+    """Give what shows a count on a terminal, and nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda _count: None
+        return
+    from rich.console import Console  # noqa: PLC0415 -- slow to load, and for terminals only
+    from rich.progress import Progress, TextColumn  # noqa: PLC0415 -- likewise
+
+    columns = (TextColumn("{task.description}: {task.completed} entries", markup=False),)
+    # Refreshed by us: a thread must not be there when the engine makes its child.
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+
+        def show(count: int) -> None:
+            if count % _SHOWN_EVERY == 0:
+                progress.update(task, completed=count, refresh=True)
+
+        yield show

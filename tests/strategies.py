@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from hypothesis import strategies as st
 
+from codingagents.rewrite.specs import ExecRule, ExecSpec
 from codingagents.trust import events
 from codingagents.trust.events import AnyEvent
-from codingagents.trust.vocabulary import SessionId
+from codingagents.trust.vocabulary import Role, SessionId
 
 # Any text that UTF-8 can carry, and what log lines fear most: escapes, quotes, newlines, separators, terminal codes.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
@@ -95,3 +96,30 @@ def mutated(draw: st.DrawFn, messages: st.SearchStrategy[bytes]) -> bytes:
         end = min(len(data), start + draw(st.integers(min_value=0, max_value=3)))
         data = data[:start] + draw(scraps | st.just(data[start:end] * 2) | st.just(b"")) + data[end:]
     return data
+
+
+# -- execs, and rules about them
+
+# Few letters, so that wildcards have many ways to match and to fail.
+exec_globs = st.lists(st.sampled_from(["**", "*", "?", "/", "a", "b", "ab", "."]), max_size=9).map("".join)
+exec_names = st.text(alphabet="/ab.", max_size=12).map(str.encode)
+exec_paths = st.binary(max_size=30).map(lambda raw: b"/" + raw.replace(b"\0", b""))
+exec_rules = st.builds(
+    ExecRule,
+    action=st.sampled_from(["allow", "deny"]),
+    path=exec_globs.map(lambda glob: "/" + glob),
+    role=st.sampled_from([None, "agent", "task"]),
+    argv=st.lists(st.sampled_from(["a", "b"]), max_size=2),
+)
+exec_specs = st.builds(
+    ExecSpec,
+    mode=st.sampled_from(["observe", "enforce"]),
+    rules=st.lists(exec_rules, max_size=4),
+    trees=st.just(["/a"]),
+)
+exec_calls = st.tuples(
+    st.sampled_from([Role.AGENT, Role.TASK]),
+    (exec_names.map(lambda name: b"/" + name) | exec_paths),
+    st.none() | exec_names.map(lambda name: b"/" + name),
+    st.lists(st.sampled_from([b"a", b"b", b"\xff"]), max_size=3),
+)

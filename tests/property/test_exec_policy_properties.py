@@ -8,27 +8,7 @@ from hypothesis import strategies as st
 from codingagents.rewrite.specs import ExecRule, ExecSpec
 from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern, rule_text
 from codingagents.trust.vocabulary import Firmness, Role
-
-# Few letters, so that wildcards have many ways to match and to fail.
-globs = st.lists(st.sampled_from(["**", "*", "?", "/", "a", "b", "ab", "."]), max_size=9).map("".join)
-names = st.text(alphabet="/ab.", max_size=12).map(str.encode)
-paths = st.binary(max_size=30).map(lambda raw: b"/" + raw.replace(b"\0", b""))
-rules = st.builds(
-    ExecRule,
-    action=st.sampled_from(["allow", "deny"]),
-    path=globs.map(lambda glob: "/" + glob),
-    role=st.sampled_from([None, "agent", "task"]),
-    argv=st.lists(st.sampled_from(["a", "b"]), max_size=2),
-)
-specs = st.builds(
-    ExecSpec, mode=st.sampled_from(["observe", "enforce"]), rules=st.lists(rules, max_size=4), trees=st.just(["/a"])
-)
-execs = st.tuples(
-    st.sampled_from([Role.AGENT, Role.TASK]),
-    (names.map(lambda name: b"/" + name) | paths),
-    st.none() | names.map(lambda name: b"/" + name),
-    st.lists(st.sampled_from([b"a", b"b", b"\xff"]), max_size=3),
-)
+from strategies import exec_calls, exec_globs, exec_names, exec_specs
 
 
 def matches(glob: str, path: str) -> bool:
@@ -48,7 +28,7 @@ def matches(glob: str, path: str) -> bool:
     return rest(0, 0)
 
 
-@given(globs, names)
+@given(exec_globs, exec_names)
 def test_globs_match_as_the_slow_matcher_says(glob: str, path: bytes) -> None:
     assert bool(glob_pattern(glob).fullmatch(path)) is matches(glob, path.decode())
 
@@ -59,7 +39,7 @@ def test_a_glob_without_wildcards_matches_itself_alone(text: str) -> None:
     assert not glob_pattern(text).fullmatch(text.encode() + b"a")
 
 
-@given(specs, execs, st.booleans(), st.booleans())
+@given(exec_specs, exec_calls, st.booleans(), st.booleans())
 def test_every_exec_gets_a_verdict_that_its_rule_explains(
     spec: ExecSpec, call: tuple[Role, bytes, bytes | None, list[bytes]], landlock: bool, memfd_closed: bool
 ) -> None:
@@ -79,7 +59,7 @@ def test_every_exec_gets_a_verdict_that_its_rule_explains(
         assert not call[2].startswith(b"/a/")
 
 
-@given(specs, execs)
+@given(exec_specs, exec_calls)
 def test_a_rule_put_first_decides_whatever_follows(
     spec: ExecSpec, call: tuple[Role, bytes, bytes | None, list[bytes]]
 ) -> None:
@@ -91,7 +71,7 @@ def test_a_rule_put_first_decides_whatever_follows(
         assert policy.decide(*call).rule == f"{action} /**"
 
 
-@given(specs, execs, st.lists(names.map(lambda name: b"/" + name), max_size=3))
+@given(exec_specs, exec_calls, st.lists(exec_names.map(lambda name: b"/" + name), max_size=3))
 def test_interpreters_never_turn_a_denial_into_anything_else(
     spec: ExecSpec, call: tuple[Role, bytes, bytes | None, list[bytes]], interpreters: list[bytes]
 ) -> None:
@@ -102,7 +82,7 @@ def test_interpreters_never_turn_a_denial_into_anything_else(
     assert alone.allow or whole == alone
 
 
-@given(specs, execs)
+@given(exec_specs, exec_calls)
 def test_the_rule_that_decides_is_the_first_that_matches_alone(
     spec: ExecSpec, call: tuple[Role, bytes, bytes | None, list[bytes]]
 ) -> None:

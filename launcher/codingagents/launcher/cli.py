@@ -163,7 +163,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_helper(actions.add_parser("helper", **_text("Run one helper in the foreground, or list those of a session.")))
     trust_cli.add_parsers(actions)
     for name, text in container_side.COMMANDS.items():
-        actions.add_parser(name, help=text, add_help=False)
+        listed = actions.add_parser(name, help=text, add_help=False)
+        if name == "exec":  # to be completed
+            explain = listed.add_subparsers().add_parser("explain", add_help=False)
+            for option in ("--role", "--session", "--config", "--json"):
+                explain.add_argument(option)
     shell = actions.add_parser(
         "completion", **_text("Print a completion script: source <(coding-agents completion bash)")
     )

@@ -17,6 +17,7 @@ usage: coding-agents COMMAND [ARGUMENT…]
   init [--session DIR] [--] COMMAND…   run COMMAND as a container's init, or supervise a session
   doctor [--json] [--verify]           report which confinement layers hold here, each as it was tried
   events verify | tail LOG             prove or read an event log
+  exec explain PATH [--role ROLE]      say which rule decides about a program, and how firmly
   helper list [--session DIR]          list the helpers of a running session
   helper run --server NAME             run one helper in the foreground, without a session
 
@@ -61,6 +62,10 @@ def _tool(name: str, arguments: list[str]) -> int:
         from codingagents.supervisor import events_cli  # noqa: PLC0415 -- likewise
 
         return events_cli.main(arguments)
+    if name == "exec":
+        from codingagents.supervisor import exec_cli  # noqa: PLC0415 -- likewise
+
+        return exec_cli.main(arguments)
     if name == "helper" and arguments[:1] == ["run"]:
         from codingagents.rewrite import foreground  # noqa: PLC0415 -- likewise
 
@@ -71,7 +76,9 @@ def _tool(name: str, arguments: list[str]) -> int:
         return helper_list.main(arguments[1:])
     from codingagents.trust.errors import UsageError  # noqa: PLC0415 -- likewise
 
-    raise UsageError(f"there is no command {name!r}; the commands are init, doctor, events and helper (see --help)")
+    raise UsageError(
+        f"there is no command {name!r}; the commands are init, doctor, events, exec and helper (see --help)"
+    )
 
 
 def _init(arguments: list[str]) -> int:

@@ -18,6 +18,7 @@ from codingagents.supervisor import kernel
 from codingagents.supervisor.confine_spec import AnyStubMessage, ConfineSpec, ExecFailed, Go, Observed, Trapped
 from codingagents.supervisor.early import StubProcess
 from codingagents.supervisor.exec_policy import ExecPolicy
+from codingagents.supervisor.explain import HeldPolicy
 from codingagents.supervisor.layers import Facts, build_report
 from codingagents.supervisor.scripts import Scripts
 from codingagents.supervisor.tracee import TraceeReader
@@ -25,7 +26,7 @@ from codingagents.supervisor.tracee_paths import FileTree, proc_mounts
 from codingagents.supervisor.trap import ExecTrap, Recorder, TrapContext
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError
-from codingagents.trust.events import Layer
+from codingagents.trust.events import ExecPolicyLoaded, Layer
 from codingagents.trust.landlock import abi_version
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import LayerWish, Role
@@ -61,6 +62,7 @@ class ConfinedRole:
         self._lines: list[bytes] = []
         self._descriptors: list[int] = []
         self.trap: ExecTrap | None = None
+        self.held: HeldPolicy | None = None  # once the layers were tried
 
     async def confine(
         self, spec: ConfineSpec, facts: Facts, wishes: Mapping[str, LayerWish] | None = None
@@ -95,15 +97,32 @@ class ConfinedRole:
         )
         rows = build_report(observed.observations, facts, wishes)
         states = {row.layer: row.state for row in rows}
+        self.held = HeldPolicy(
+            role=self._role.value,
+            uid=spec.uid,
+            gid=spec.gid,
+            groups=list(spec.groups),
+            trees=list(observed.trees),
+            landlock=states["landlock_exec"] == "enforced",
+            memfd_closed=states["memfd_rule"] == "enforced",
+            trapped=states["exec_trap"] == "enforced",
+        )
         if self.trap is not None:
             # Firmness is known only now: it depends on what was seen to hold.
-            self.trap.adopt(
-                self._context(
-                    spec,
-                    reader,
-                    held=observed.trees,
-                    landlock_on=states["landlock_exec"] == "enforced",
-                    memfd_closed=states["memfd_rule"] == "enforced",
+            context = self._context(
+                spec,
+                reader,
+                held=observed.trees,
+                landlock_on=self.held.landlock,
+                memfd_closed=self.held.memfd_closed,
+            )
+            self.trap.adopt(context)
+            self._settings.log.append(
+                ExecPolicyLoaded(
+                    role=self._role.value,
+                    mode=self._settings.exec_spec.mode,
+                    trees=self.held.trees if self.held.landlock else [],
+                    rules=context.policy.marks(),
                 )
             )
         return rows

@@ -197,16 +197,13 @@ class ExecPolicy:
         """Return each rule as it was loaded, with what stands behind it."""
         return [PolicyRule(rule=rule.text, firmness=rule.firmness.value, why=rule.why) for rule in self.rules]
 
-    def holds(self, resolved: bytes | None) -> bool:
-        """Say whether Landlock lets this very program be executed, as far as it is known to hold."""
-        return not self._kernel_refuses(resolved)
-
     def _kernel_refuses(self, resolved: bytes | None) -> bool:
         """Say whether Landlock forbids this very program; of one that is not there, nothing can be said."""
-        return self.confined and resolved is not None and not any(_is_inside(resolved, tree) for tree in self.trees)
+        return self.confined and resolved is not None and not any(is_inside(resolved, tree) for tree in self.trees)
 
 
-def _is_inside(path: bytes, tree: bytes) -> bool:
+def is_inside(path: bytes, tree: bytes) -> bool:
+    """Say whether `path` is `tree` or lies below it."""
     return path == tree or path.startswith(tree.rstrip(b"/") + b"/")
 
 

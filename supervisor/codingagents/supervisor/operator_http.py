@@ -6,22 +6,24 @@ is answered with content: h11 allows none where the request was a HEAD.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import h11
 import trio
 
 _PIECE: Final = 1 << 16
-_HELPERS: Final = b"/helpers"
 
 
-async def converse(stream: trio.abc.Stream, helpers: Callable[[], Awaitable[bytes]]) -> None:
-    """Answer one request; nothing is said to one that breaks off."""
+Documents = Mapping[str, Callable[[], Awaitable[bytes]]]
+
+
+async def converse(stream: trio.abc.Stream, documents: Documents) -> None:
+    """Answer one request by the document that its path names; nothing is said to one that breaks off."""
     connection = h11.Connection(h11.SERVER)
     try:
         try:
-            status, content = await _answer(await _request(stream, connection), helpers)
+            status, content = await _answer(await _request(stream, connection), documents)
         except h11.RemoteProtocolError as error:
             status, content = error.error_status_hint, b""
         headers = [
@@ -56,9 +58,11 @@ async def _request(stream: trio.abc.Stream, connection: h11.Connection) -> h11.R
             raise EOFError
 
 
-async def _answer(request: h11.Request, helpers: Callable[[], Awaitable[bytes]]) -> tuple[int, bytes]:
+async def _answer(request: h11.Request, documents: Documents) -> tuple[int, bytes]:
     if request.method != b"GET":
         return 405, b""
-    if request.target != _HELPERS:
-        return 404, b'{"error": "there is GET /helpers"}\n'
-    return 200, await helpers()
+    document = documents.get(request.target.decode("latin-1"))
+    if document is None:
+        known = " and ".join(f"GET {path}" for path in documents)
+        return 404, b'{"error": "there is %s"}\n' % known.encode()
+    return 200, await document()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import trio
@@ -23,10 +23,12 @@ _SECONDS: Final = 10.0
 _BACKLOG: Final = 16
 
 
-async def serve(directory: str, helpers: Callable[[], Awaitable[bytes]], complain: Callable[[str], object]) -> None:
+async def serve(
+    directory: str, documents: Mapping[str, Callable[[], Awaitable[bytes]]], complain: Callable[[str], object]
+) -> None:
     """Answer at `places.OPERATOR_SOCKET` in `directory` until cancelled; then the socket is gone.
 
-    `helpers` returns the document of `GET /helpers`.
+    `documents` returns, by its path, what a GET is answered with.
     """
     try:
         place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -40,7 +42,7 @@ async def serve(directory: str, helpers: Callable[[], Awaitable[bytes]], complai
     else:
         with listener:
             try:
-                await _serve(listener, helpers)
+                await _serve(listener, documents)
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(places.OPERATOR_SOCKET, dir_fd=place)
@@ -48,7 +50,7 @@ async def serve(directory: str, helpers: Callable[[], Awaitable[bytes]], complai
         os.close(place)
 
 
-async def _serve(listener: socket.socket, helpers: Callable[[], Awaitable[bytes]]) -> None:
+async def _serve(listener: socket.socket, documents: Mapping[str, Callable[[], Awaitable[bytes]]]) -> None:
     accepting = trio.socket.from_stdlib_socket(listener)
     places_left = trio.CapacityLimiter(_AT_ONCE)
 
@@ -57,7 +59,7 @@ async def _serve(listener: socket.socket, helpers: Callable[[], Awaitable[bytes]
 
         try:
             with connection, trio.move_on_after(_SECONDS):
-                await operator_http.converse(trio.SocketStream(connection), helpers)
+                await operator_http.converse(trio.SocketStream(connection), documents)
         finally:
             places_left.release_on_behalf_of(connection)
 

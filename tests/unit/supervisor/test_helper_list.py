@@ -13,7 +13,7 @@ import trio.testing
 
 from codingagents.rewrite import places
 from codingagents.supervisor import __main__ as entry
-from codingagents.supervisor import helper_list, operator_socket
+from codingagents.supervisor import operator_client, operator_socket
 from codingagents.trust import unix_socket
 
 DOCUMENT = b'{"schema":"coding-agents/helpers/v1","session":"s-1","taken_at":"now","helpers":[]}\n'
@@ -34,7 +34,7 @@ GET = b"GET /helpers HTTP/1.1\r\nHost: x\r\n\r\n"
     ],
 )
 def test_a_supervisor_is_known_by_its_command_line(argv: list[str], expected: str) -> None:
-    assert helper_list.session_of(argv) == expected
+    assert operator_client.session_of(argv) == expected
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -64,7 +64,7 @@ def serving(directory: Path, act: Callable[[], Awaitable[None]]) -> list[str]:
     async def scene() -> None:
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(operator_socket.serve, str(directory), document, complaints.append)
+                nursery.start_soon(operator_socket.serve, str(directory), {"/helpers": document}, complaints.append)
                 await trio.testing.wait_all_tasks_blocked()
                 await act()
                 nursery.cancel_scope.cancel()

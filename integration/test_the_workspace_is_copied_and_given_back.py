@@ -27,7 +27,7 @@ from codingagents.launcher import workspace_copy, workspace_owner
 from codingagents.launcher.workspace_owner import GivingBack
 from codingagents.launcher.workspace_session import workspace_of
 from codingagents.rewrite.specs import SessionSpec, UidPlan
-from codingagents.trust.errors import ProcessError
+from codingagents.trust.errors import ProcessError, UsageError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other users' files need root")
 
@@ -242,6 +242,22 @@ def test_a_signal_while_copying_leaves_nothing(rig: Rig, number: signal.Signals)
     assert done.stdout == b"", done.stderr
     assert done.returncode in (128 + number, -number)
     assert list(rig.base.iterdir()) == []
+
+
+def test_a_place_that_is_there_already_is_nobodys_to_delete(rig: Rig) -> None:
+    """It may hold another session's work."""
+    with workspace_of(rig.spec("copy"), rig.base) as placed:
+        placed.started = True
+    with pytest.raises(ProcessError, match="File exists"):
+        contextlib.ExitStack().enter_context(workspace_of(rig.spec("copy"), rig.base))
+    assert (rig.base / "test" / "project" / "file").read_text() == "as it was\n"
+
+
+def test_a_tree_that_holds_the_place_of_copies_is_refused(rig: Rig) -> None:
+    spec = msgspec.structs.replace(rig.spec("copy"), working_directory=str(rig.tree.parent))
+    with pytest.raises(UsageError, match=r"where copies are made; name a smaller one$"):
+        contextlib.ExitStack().enter_context(workspace_of(spec, rig.base))
+    assert not rig.base.parent.exists()
 
 
 @pytest.mark.parametrize("spoil", ["writable", "owned", "link"])

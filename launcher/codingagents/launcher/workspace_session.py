@@ -28,7 +28,7 @@ from codingagents.launcher.workspace_owner import GivingBack
 from codingagents.launcher.workspace_rules import git_environment, place_name, returned_mode
 from codingagents.rewrite import places
 from codingagents.rewrite.specs import SessionSpec
-from codingagents.trust.errors import ProcessError
+from codingagents.trust.errors import ProcessError, UsageError
 
 _PASSED_THROUGH = 0o711
 _SHOWN_EVERY = 1000  # entries
@@ -51,6 +51,7 @@ def workspace_of(spec: SessionSpec, base: Path = Path(places.WORKSPACES)) -> Ite
     `ProcessError`.
     """
     tree = spec.working_directory
+    owner = os.stat(tree)  # now: what is there later, a session may have put there
     if spec.workspace == "direct":
         check_reachable(tree, spec.uids)
         placed = Placed(_working_in(spec, tree, _repository(tree)))
@@ -58,8 +59,10 @@ def workspace_of(spec: SessionSpec, base: Path = Path(places.WORKSPACES)) -> Ite
             yield placed
         finally:
             if placed.started:
-                _give_back(tree, spec)
+                _give_back(tree, spec, owner)
         return
+    if base.is_relative_to(os.path.realpath(tree)):
+        raise UsageError(f"the workspace {tree} holds {base}, where copies are made; name a smaller one")
     made = _place(base, spec.session)
     copied = Placed(_working_in(spec, str(made / place_name(tree)), str(made / place_name(tree))))
     try:
@@ -68,7 +71,7 @@ def workspace_of(spec: SessionSpec, base: Path = Path(places.WORKSPACES)) -> Ite
         yield copied
     finally:
         if copied.started:
-            _hand_over(tree, copied.spec)
+            _hand_over(tree, copied.spec, owner)
         else:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -90,7 +93,8 @@ def _place(base: Path, session: str) -> Path:
     """Make and return the directory of `session` below `base`; every directory on the way is root's alone to change."""
     for directory in (base.parent, base, base / session):
         try:
-            with contextlib.suppress(FileExistsError):
+            # That of the session must be new: it is deleted with all that is in it where the session does not start.
+            with contextlib.suppress(*() if directory == base / session else (FileExistsError,)):
                 os.mkdir(directory)
                 os.chmod(directory, _PASSED_THROUGH)  # whatever the umask
             found = os.lstat(directory)
@@ -121,10 +125,9 @@ def _copy(tree: str, spec: SessionSpec) -> None:
         say(f"warning: left out of the copy: {copy.more_left_out} more")
 
 
-def _hand_over(tree: str, spec: SessionSpec) -> None:
+def _hand_over(tree: str, spec: SessionSpec, owner: os.stat_result) -> None:
     """Give the copy to the tree's owner, and say where it is."""
     copy = spec.working_directory
-    owner = os.stat(tree)
     _walk(
         GivingBack(
             path=copy,
@@ -139,8 +142,8 @@ def _hand_over(tree: str, spec: SessionSpec) -> None:
     say_briefly(f"what the session made of {tree} is in {copy}; {tree} is as it was")
 
 
-def _give_back(tree: str, spec: SessionSpec) -> None:
-    owner = os.stat(tree)
+def _give_back(tree: str, spec: SessionSpec, owner: os.stat_result) -> None:
+    """Give what the session made in the tree itself to the tree's owner."""
     _walk(
         GivingBack(
             path=tree,

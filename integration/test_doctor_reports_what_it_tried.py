@@ -17,6 +17,7 @@ from codingagents.supervisor.layers import LAYER_NAMES
 
 DOCTOR = (sys.executable, "-I", "-m", "codingagents.supervisor", "doctor")
 EXPECTED = ("uid_drop", "no_new_privs", "landlock_exec", "memfd_rule", "exec_trap")
+ROLES = ["agent", "task", "command-server"]
 USER = 58031  # of no account
 AS_USER = ("setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups")
 
@@ -35,6 +36,21 @@ from codingagents.trust.bpf import ALLOW, USER_NOTIF, assemble, give, on_call, p
 linux.set_no_new_privs()
 program = assemble(prologue(linux.machine().audit_arch, None), on_call(9998, give(USER_NOTIF)), give(ALLOW))
 listener, _ = seccomp.install(program)
+sys.exit(subprocess.run(sys.argv[1:]).returncode)
+"""
+
+
+# A kernel that pretends: landlock_restrict_self(2) returns 0 and restricts nothing.
+PRETENDING = """
+import subprocess, sys
+from codingagents.supervisor import seccomp
+from codingagents.trust import linux
+from codingagents.trust.bpf import ALLOW, assemble, errno_action, give, on_call, prologue
+linux.set_no_new_privs()
+numbers = linux.machine()
+call = numbers.number("landlock_restrict_self")
+seccomp.install(assemble(prologue(numbers.audit_arch, None), on_call(call, give(errno_action(0))), give(ALLOW)),
+    listener=False)
 sys.exit(subprocess.run(sys.argv[1:]).returncode)
 """
 
@@ -117,6 +133,32 @@ def on_a_terminal() -> str:
 def test_verify_passes_where_all_of_them_hold() -> None:
     done = doctor("--verify")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_root
+def test_verify_tries_each_role_by_itself() -> None:
+    """Each has a UID, a stub and a trap of its own, and the report says what was refused to each."""
+    report = json.loads(doctor("--verify", "--json").stdout)
+    assert list(report["roles"]) == ROLES
+    assert report["layers"] == report["roles"]["agent"]
+    for rows in report["roles"].values():
+        probes = {row["layer"]: row["probe"] for row in rows}
+        assert "setresuid(0, 0, 0): EPERM" in probes["uid_drop"]
+        assert probes["exec_trap"] == "execve of /bin/true that the trap denies: EPERM"
+    assert list(json.loads(doctor("--json").stdout)["roles"]) == ["agent"]
+    told = doctor("--verify").stdout
+    assert [line for line in told.splitlines() if line.startswith("As the ")] == [f"As the {role}:" for role in ROLES]
+
+
+@needs_root
+def test_a_layer_that_only_pretends_is_not_called_enforced() -> None:
+    """Its call succeeds, and what it should forbid still goes: only the attempt can tell."""
+    prefix = (sys.executable, "-I", "-c", PRETENDING)
+    rows = layers(prefix=prefix)
+    assert rows["landlock_exec"]["state"] == "unavailable"
+    assert rows["landlock_exec"]["probe"] == "execve of a file outside the trees: ENOEXEC (before: ENOEXEC)"
+    done = doctor("--verify", prefix=prefix)
+    assert (done.returncode, done.stderr) == (1, "coding-agents: not enforced: landlock_exec\n")
 
 
 @needs_root

@@ -1,14 +1,17 @@
 """ENTRY: `coding-agents doctor`: which layers hold on this machine, each as it was tried just now, without a session.
 
 Confines one stub exactly as a session confines its agent, has it attempt what each layer forbids, and prints the
-report. What it makes (a mount namespace, a probe file, a child) is gone when it ends.
+report; with --verify one for each role, under a UID and behind a trap of its own. What it makes (a mount namespace, a
+probe file, children) is gone when it ends. Helpers are not tried here: each tries itself whenever it starts.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import secrets as randomness
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
@@ -28,10 +31,27 @@ from codingagents.trust.events import AnyEvent, Layer
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Role
 
-_UID: Final = 52999  # of the probe; below the range that sessions choose from first
+# UIDs of the probes; below the range that sessions choose from first.
+_UIDS: Final = {Role.AGENT: 52999, Role.TASK: 52998, Role.COMMAND_SERVER: 52997}
 _PROBE_PLACES: Final = ("/tmp", "/var/tmp", "/run", "/dev/shm")  # noqa: S108 -- made with O_EXCL, under a random name
 # What a session promises on every machine it supports, Docker's default Linux capabilities included.
-ALWAYS_EXPECTED: Final = frozenset({"uid_drop", "no_new_privs", "landlock_exec", "memfd_rule", "exec_trap"})
+ALWAYS_EXPECTED: Final = frozenset(
+    {"uid_drop", "no_new_privs", "seccomp_static", "userns", "limits", "landlock_exec", "memfd_rule", "exec_trap"}
+)
+_DESCRIPTION: Final = """\
+Report which confinement layers hold on this machine, each as it was tried just now by a process confined as an agent.
+
+With --verify the same is tried as a task and as a command server too, each with its own UID and trap, and it fails
+where a layer that every session counts on is not enforced for one of them. Helpers are not tried here: each tries its
+own layers whenever it starts, and refuses to serve; see the session.layers events of the role helper.
+"""
+_EPILOG: Final = """\
+examples:
+  sudo coding-agents doctor
+  sudo coding-agents doctor --verify --json
+
+exit codes: 0 ok; 1 with --verify, a layer that every session counts on is not enforced; 2 usage
+"""
 
 
 class _NoLog:
@@ -48,24 +68,39 @@ def main(argv: list[str]) -> int:
     """
     parser = Parser(
         prog="coding-agents doctor",
-        description="Report which confinement layers hold on this machine, each as it was tried just now.",
-        epilog="exit codes: 0 ok; 1 with --verify, a layer that every session counts on is not enforced; 2 usage",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--verify", action="store_true", help="fail where an expected layer is not enforced")
+    parser.add_argument(
+        "--verify", action="store_true", help="try every role; fail where an expected layer is not enforced"
+    )
     options = parser.parse_args(argv)
     signals.inherit_nothing()
-    rows = trio.run(_report)
-    sys.stdout.write(report_view.as_json(rows) if options.json else report_view.as_text(rows, sys.stdout.isatty()))
-    failing = [row.layer for row in rows if row.layer in ALWAYS_EXPECTED and row.state != "enforced"]
+    reports = trio.run(_report, tuple(_UIDS) if options.verify else (Role.AGENT,))
+    show = report_view.roles_as_json if options.json else report_view.roles_as_text
+    sys.stdout.write(show(reports, sys.stdout.isatty()))
+    failing = _failing(reports)
     if options.verify and failing:
         sys.stderr.write(f"coding-agents: not enforced: {', '.join(failing)}\n")
         return errors.EXIT_REFUSED
     return errors.EXIT_OK
 
 
-async def _report() -> list[Layer]:
+def _failing(reports: Mapping[Role, Sequence[Layer]]) -> list[str]:
+    """Return the expected layers that are not enforced, with the roles that lack them unless all do."""
+    lacking: dict[str, list[str]] = {}
+    for role, rows in reports.items():
+        for row in rows:
+            if row.layer in ALWAYS_EXPECTED and row.state != "enforced":
+                lacking.setdefault(row.layer, []).append(role.value)
+    everywhere = len(reports)
+    return [name if len(roles) == everywhere else f"{name} ({', '.join(roles)})" for name, roles in lacking.items()]
+
+
+async def _report(roles: Sequence[Role]) -> dict[Role, list[Layer]]:
     why_no_mounts, run_dirs = rundirs.try_mounting()
     facts = Facts(
         engine_seccomp=kernel.status_fields().get("Seccomp", "0"),
@@ -80,26 +115,28 @@ async def _report() -> list[Layer]:
     children = processes.Children()
     reaper = Reaper(children)
     probe_file = rundirs.make_probe_file(_PROBE_PLACES)
+    reports: dict[Role, list[Layer]] = {}
+    failure: AgentError | None = None
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(reaper.run)
-            stub = StubProcess(children, stdio={2: 2})
-            failure: AgentError | None = None
-            try:
-                rows = await _confine(stub, facts, probe_file)
-            except AgentError as error:
-                failure = error  # raised in here, the nursery would wrap it
-            await reaper.wait(stub.child)
+            for role in roles:
+                stub = StubProcess(children, stdio={2: 2})
+                try:
+                    reports[role] = await _confine(stub, role, facts, probe_file)
+                except AgentError as error:
+                    failure = error  # raised in here, the nursery would wrap it
+                await reaper.wait(stub.child)
             nursery.cancel_scope.cancel()
     finally:
         if probe_file:
             os.unlink(probe_file)
     if failure is not None:
         raise failure
-    return rows
+    return reports
 
 
-async def _confine(stub: StubProcess, facts: Facts, probe_file: str) -> list[Layer]:
+async def _confine(stub: StubProcess, role: Role, facts: Facts, probe_file: str) -> list[Layer]:
     trees = ExecSpec().trees
     settings = TrapSettings(
         exec_spec=ExecSpec(),
@@ -111,8 +148,9 @@ async def _confine(stub: StubProcess, facts: Facts, probe_file: str) -> list[Lay
         argv=[],
         environment={},
         working_directory="/",
-        uid=_UID if facts.root else None,
-        gid=_UID,
+        role=role.value,
+        uid=_UIDS[role] if facts.root else None,
+        gid=_UIDS[role],
         groups=[],
         umask=0o022,
         execute_trees=sorted({*trees, *map(os.path.realpath, trees)}),
@@ -120,8 +158,8 @@ async def _confine(stub: StubProcess, facts: Facts, probe_file: str) -> list[Lay
         probe_nonce=randomness.token_hex(16),
         death_signal=True,
     )
-    role = ConfinedRole(stub, Role.AGENT, settings)
+    confined = ConfinedRole(stub, role, settings)
     try:
-        return await role.confine(spec, facts)
+        return await confined.confine(spec, facts)
     finally:
-        role.close()
+        confined.close()

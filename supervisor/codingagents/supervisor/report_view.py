@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from codingagents.trust.events import Layer
+from codingagents.trust.vocabulary import Role
 
 SCHEMA: Final = "coding-agents/layers/v1"
 _MARKS: Final = {"enforced": "green", "partial": "yellow", "unavailable": "red", "disabled": "dim"}
 
 
-def as_json(rows: Sequence[Layer]) -> str:
-    """Return the report as one indented JSON object with a schema name."""
-    document = {"schema": SCHEMA, "layers": [msgspec.to_builtins(row) for row in rows]}
+def roles_as_json(reports: Mapping[Role, Sequence[Layer]], _terminal: bool = False) -> str:
+    """Return the reports as one indented JSON object: `layers` of the first role, and `roles` with each one's."""
+    rows = {role.value: [msgspec.to_builtins(row) for row in layers] for role, layers in reports.items()}
+    document = {"schema": SCHEMA, "layers": next(iter(rows.values()), []), "roles": rows}
     return json.dumps(document, indent=2) + "\n"
+
+
+def roles_as_text(reports: Mapping[Role, Sequence[Layer]], terminal: bool) -> str:
+    """Return one table a role, under its name where there are several."""
+    if len(reports) == 1:
+        return "".join(as_text(rows, terminal) for rows in reports.values())
+    return "\n".join(f"As the {role.value}:\n{as_text(rows, terminal)}" for role, rows in reports.items())
 
 
 def as_text(rows: Sequence[Layer], terminal: bool) -> str:

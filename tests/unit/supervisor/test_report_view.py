@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from codingagents.supervisor.report_view import as_json, as_text
+from codingagents.supervisor.report_view import as_text, roles_as_json, roles_as_text
 from codingagents.trust.events import Layer
+from codingagents.trust.vocabulary import Role
 
 HOLDS = Layer(
     layer="uid_drop",
@@ -30,12 +31,25 @@ LACKS = Layer(
 
 
 def test_json_holds_every_field_under_a_schema_name() -> None:
-    report = json.loads(as_json([HOLDS, LACKS]))
-    assert list(report) == ["schema", "layers"]
+    report = json.loads(roles_as_json({Role.AGENT: [HOLDS, LACKS], Role.TASK: [LACKS]}))
+    assert list(report) == ["schema", "layers", "roles"]
     assert report["schema"] == "coding-agents/layers/v1"
     assert [layer["layer"] for layer in report["layers"]] == ["uid_drop", "exec_trap"]
     for layer, row in zip(report["layers"], [HOLDS, LACKS], strict=True):
         assert layer == {field: getattr(row, field) for field in Layer.__struct_fields__}
+
+
+def test_json_and_text_have_each_role() -> None:
+    reports = {Role.AGENT: [HOLDS], Role.TASK: [LACKS]}
+    report = json.loads(roles_as_json(reports))
+    assert report["layers"] == report["roles"]["agent"]
+    assert [(role, rows[0]["layer"]) for role, rows in report["roles"].items()] == [
+        ("agent", "uid_drop"),
+        ("task", "exec_trap"),
+    ]
+    told = roles_as_text(reports, terminal=False)
+    assert told.index("As the agent:\nuid_drop") < told.index("As the task:\nexec_trap")
+    assert roles_as_text({Role.AGENT: [HOLDS]}, terminal=False) == as_text([HOLDS], terminal=False)
 
 
 def test_a_pipe_gets_plain_lines_with_reason_and_remedy() -> None:

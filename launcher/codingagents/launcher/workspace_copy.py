@@ -106,8 +106,9 @@ def _copy_bytes(source: int, target: int, size: int) -> None:
                     return
                 raise
             end = min(os.lseek(source, place, os.SEEK_HOLE), size)
+            os.lseek(target, place, os.SEEK_SET)
             while place < end:
-                done = os.copy_file_range(source, target, min(end - place, _CHUNK), place, place)
+                done = os.sendfile(target, source, place, min(end - place, _CHUNK))
                 if not done:  # it became shorter meanwhile
                     return
                 place += done

@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 
@@ -137,6 +137,7 @@ class _Order:
     uid_base: int  # the agent's UID
     mark: int
     agent: str
+    engine: Literal["local", "docker"]  # what a session of mode `subreaper` is told
     before: list[str]  # comes before the module's name
 
     def argv(self, module: str, *words: object) -> list[str]:
@@ -365,6 +366,7 @@ def start(
     directory: Path | None = None,
     prefix: Sequence[str] = (),
     agent: str = "claude",
+    engine: Literal["local", "docker"] = "local",
 ) -> Iterator[Session]:
     """Start a session of `command` (by default the agent that does what it is told); kill what is left at the end.
 
@@ -385,6 +387,7 @@ def start(
         uid_base=uid_base,
         mark=_MARKS[number % len(_MARKS)],
         agent=agent,
+        engine=engine,
         before=list(prefix),
     )
     session = (_run_launcher if mode == "pid1" else _run_supervisor)(order)
@@ -418,7 +421,7 @@ def _run_supervisor(order: _Order) -> Session:
         parsed,
         session=session_dir.new_session_id(now.date(), os.urandom(4)),
         agent=order.agent,
-        engine="local",
+        engine=order.engine,
         uids=uid_plan(order.uid_base, [server.name for server in parsed.active]),
         secret_names_available={"TOKEN"},
         anchors=read_anchors(anchor_sources(parsed), parsed.file, OverrideStore(Path("/nonexistent/overrides"))),

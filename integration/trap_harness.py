@@ -54,6 +54,7 @@ PATIENCE = 60.0  # seconds; only a failing test waits that long
 PYTHON = "/usr/bin/python3"  # in an executable tree, whatever this test runs under
 _PR_GET_PDEATHSIG = 2
 _REQUEST, _REPLY = "request.json", "reply.json"
+_PID1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 _NO_SYS_PTRACE = ("setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace")
 
 
@@ -128,6 +129,7 @@ class Request(msgspec.Struct, kw_only=True):
     umask: int = 0o022
     secrets: dict[str, str] = {}
     sys_ptrace: bool = True
+    pid1: bool = False  # of a PID namespace of its own; else a subreaper
     linger: float = 0.0  # seconds that what outlives the program has
     log_directory: str = ""  # where the event log goes; a directory of the test's own by default
 
@@ -181,8 +183,9 @@ class Outcome:
 class Run:
     """A program that runs; its standard input and output are pipes of ours."""
 
-    def __init__(self, process: subprocess.Popen[bytes], directory: Path, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path, log: Path, *, pid1: bool) -> None:
         self.process = process
+        self._pid1 = pid1
         self._directory = directory
         self._log = log
 
@@ -190,6 +193,12 @@ class Run:
         assert self.process.stdin is not None
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
+
+    def supervisor(self) -> int:
+        """Return its PID here."""
+        if not self._pid1:
+            return self.process.pid
+        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text())
 
     def hear(self) -> str:
         assert self.process.stdout is not None
@@ -216,13 +225,13 @@ def start(request: Request) -> Iterator[Run]:
     """Run `request`; when the block ends, nothing of it is left."""
     directory = Path(tempfile.mkdtemp(prefix="trap-"))
     (directory / _REQUEST).write_bytes(msgspec.json.encode(request))
-    prefix = () if request.sys_ptrace else _NO_SYS_PTRACE
+    prefix = (*(_PID1 if request.pid1 else ()), *(() if request.sys_ptrace else _NO_SYS_PTRACE))
     command = [*prefix, sys.executable, "-I", os.path.abspath(__file__), str(directory)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        yield Run(process, directory, Path(request.log_directory or directory) / places.EVENT_LOG)
+        yield Run(process, directory, Path(request.log_directory or directory) / places.EVENT_LOG, pid1=request.pid1)
     finally:
-        if process.poll() is None:
+        if process.poll() != 0:
             process.kill()
             process.wait()
             processes.Children().signal_users({UID}, signal.SIGKILL)

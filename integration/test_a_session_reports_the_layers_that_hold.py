@@ -121,10 +121,10 @@ def test_a_required_layer_that_is_not_there_ends_the_session_before_the_agent_ru
         assert session.wait() == EXIT_UNCONFINED
         assert session.rest() == b""
         session.assert_nothing_is_left()
-    remedy = "--security-opt apparmor=PROFILE on a kernel that has AppArmor"
-    sentence = f"required layers are not enforced here: apparmor ({remedy})"
-    assert session.sentences() == [f"coding-agents: {sentence}"]
     row = rows(session)["apparmor"]
+    remedy = "--security-opt apparmor=PROFILE on a kernel that has AppArmor"
+    sentence = f"required layers are not enforced here: apparmor: {row.why} ({remedy})"
+    assert session.sentences() == [f"coding-agents: {sentence}"]
     assert (row.wanted, row.state) == ("require", "unavailable")
     assert row.why in {"this kernel has no AppArmor", "no profile is on this session"}
     assert session.events(AgentStarted) == []

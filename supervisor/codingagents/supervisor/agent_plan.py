@@ -60,9 +60,8 @@ def missing_layers(rows: Sequence[Layer]) -> str:
     unmet = unmet_requirements(rows)
     if not unmet:
         return ""
-    names = ", ".join(row.layer for row in unmet)
-    remedies = "; ".join(row.remedy for row in unmet if row.remedy) or unmet[0].why
-    return f"required layers are not enforced here: {names} ({remedies})"
+    named = (f"{row.layer}: {row.why}" + (f" ({row.remedy})" if row.remedy else "") for row in unmet)
+    return f"required layers are not enforced here: {'; '.join(named)}"
 
 
 def why_not_started(failed: ExecFailed, spec: SessionSpec, program: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from codingagents.supervisor.confine_spec import WANTED_SECUREBITS, Observation
 from codingagents.supervisor.mounts_seen import WANTED, Place
 from codingagents.trust.events import Layer, LayerState
@@ -148,7 +150,14 @@ def _proc_hidden(observations: Sequence[Observation], facts: Facts) -> _Outcome:
 
 
 def _landlock(observations: Sequence[Observation], facts: Facts) -> _Outcome:
-    detail = {"abi": str(facts.landlock_abi), "trees": " ".join(facts.trees)}
+    detail = {
+        "abi": str(facts.landlock_abi),
+        "fs": "execute",
+        "net_tcp": "not restricted",
+        "udp": "not restricted",
+        "scope": "not restricted",
+        "trees": " ".join(facts.trees),
+    }
     if not observations:
         return _Outcome("unavailable", "not tried", "not applied", detail)
     seen = observations[-1]
@@ -159,7 +168,9 @@ def _landlock(observations: Sequence[Observation], facts: Facts) -> _Outcome:
     if seen.outcome == "succeeded":
         why = "put on, but every writable place outside the trees is mounted noexec, so nothing could be tried"
         return _Outcome("partial", _said(observations), why, detail, "--tmpfs /tmp:exec")
-    return _Outcome("unavailable", _said(observations), "the kernel has no Landlock, or it is switched off", detail)
+    pretended = seen.outcome == seen.control == "ENOEXEC"
+    why = "put on, and nothing is refused" if pretended else "the kernel has no Landlock, or it is switched off"
+    return _Outcome("unavailable", _said(observations), why, detail)
 
 
 def _exec_trap(observations: Sequence[Observation], facts: Facts) -> _Outcome:
@@ -356,7 +367,17 @@ def build_report(
                 detail=dict(outcome.detail),
             )
         )
-    return rows
+    return _with_what_verifies(rows)
+
+
+def _with_what_verifies(rows: list[Layer]) -> list[Layer]:
+    """Add to the trap's row whether the kernel refuses by itself what its denials refuse outside the trees."""
+    states = {row.layer: row.state for row in rows}
+    verified = states["landlock_exec"] == states["memfd_rule"] == "enforced"
+    more = {"verified_by": "landlock" if verified else "none"}
+    return [
+        msgspec.structs.replace(row, detail={**row.detail, **more}) if row.layer == "exec_trap" else row for row in rows
+    ]
 
 
 def unmet_requirements(rows: Sequence[Layer]) -> list[Layer]:

@@ -85,12 +85,12 @@ def test_a_layer_that_is_required_and_missing_is_named_with_its_remedy() -> None
         row("mountns", "unavailable", "prefer", remedy="not asked for"),
         row("landlock_exec", "unavailable", "require", why="ENOSYS", remedy="a newer kernel"),
     ]
-    assert missing_layers(rows) == "required layers are not enforced here: landlock_exec (a newer kernel)"
+    assert missing_layers(rows) == "required layers are not enforced here: landlock_exec: ENOSYS (a newer kernel)"
 
 
 def test_a_missing_layer_without_a_remedy_has_its_cause() -> None:
     rows = [row("landlock_exec", "unavailable", "require", why="ENOSYS"), row("x", "unavailable", "require", why="y")]
-    assert missing_layers(rows) == "required layers are not enforced here: landlock_exec, x (ENOSYS)"
+    assert missing_layers(rows) == "required layers are not enforced here: landlock_exec: ENOSYS; x: y"
 
 
 def test_nothing_is_said_where_every_required_layer_holds() -> None:

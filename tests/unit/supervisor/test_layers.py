@@ -71,7 +71,13 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     # Refused before too (a noexec mount, say): something forbids it, but it was not shown to be Landlock.
     ("landlock_exec", "partial", [seen("landlock_exec", "EACCES", control="EACCES")], Facts(), "control"),
     ("landlock_exec", "partial", [seen("landlock_exec", "EACCES")], Facts(), "control"),
-    ("landlock_exec", "unavailable", [seen("landlock_exec", "ENOEXEC", control="ENOEXEC")], Facts(), "no Landlock"),
+    (
+        "landlock_exec",
+        "unavailable",
+        [seen("landlock_exec", "ENOEXEC", control="ENOEXEC")],
+        Facts(),
+        "nothing is refused",
+    ),
     ("landlock_exec", "unavailable", [seen("landlock_exec", "ENOSYS")], Facts(), "no Landlock"),
     ("landlock_exec", "unavailable", [], Facts(), "not applied"),
     ("memfd_rule", "enforced", [seen("memfd_rule", "EPERM", control="succeeded")], Facts(), ""),
@@ -161,9 +167,27 @@ def test_the_trap_and_landlock_have_their_details() -> None:
         "wait_killable": "true",
         "synchronous": "false",
         "listener": "ours",
+        "verified_by": "none",
     }
     assert row("exec_trap", [], Facts(trap_error="EBUSY")).detail["listener"] == "EBUSY"
-    assert row("landlock_exec", [], facts).detail == {"abi": "7", "trees": "/usr /opt"}
+    assert row("landlock_exec", [], facts).detail == {
+        "abi": "7",
+        "fs": "execute",
+        "net_tcp": "not restricted",
+        "udp": "not restricted",
+        "scope": "not restricted",
+        "trees": "/usr /opt",
+    }
+
+
+def test_the_trap_is_verified_only_where_landlock_and_the_memfd_rule_both_hold() -> None:
+    both = [
+        seen("landlock_exec", "EACCES", control="ENOEXEC"),
+        seen("memfd_rule", "EPERM", control="succeeded"),
+    ]
+    assert row("exec_trap", both).detail["verified_by"] == "landlock"
+    for alone in both:
+        assert row("exec_trap", [alone]).detail["verified_by"] == "none"
 
 
 @pytest.mark.parametrize("layer", LAYER_NAMES)

@@ -208,11 +208,16 @@ def _mount_namespace(_observations: Sequence[Observation], facts: Facts) -> _Out
     )
 
 
-def _engine_seccomp(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
-    probe = f"/proc/self/status Seccomp of the supervisor: {facts.engine_seccomp}"
-    if facts.engine_seccomp == "2":
+def _engine_seccomp(observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    """Judge what was tried before our own filters were on: nobody else's profile could have refused it then."""
+    tried = "; ".join(f"{seen.act} before our filters: {seen.control}" for seen in observations)
+    probe = f"/proc/self/status Seccomp of the supervisor: {facts.engine_seccomp}" + (f"; {tried}" if tried else "")
+    if facts.engine_seccomp != "2":
+        return _Outcome("unavailable", probe, "no engine put a profile on this session")
+    if any(seen.control in ("EPERM", "ENOSYS") for seen in observations):
         return _Outcome("enforced", probe)
-    return _Outcome("unavailable", probe, "no engine put a profile on this session")
+    why = "a profile is on, and refuses none of this" if tried else "a profile is on, and nothing could be tried"
+    return _Outcome("partial", probe, why)
 
 
 def _apparmor(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
@@ -341,6 +346,10 @@ _KINDS: Final = (
 LAYER_NAMES: Final = tuple(kind.name for kind in _KINDS)
 
 
+# Acts of our own layers whose control tells of another: the default profiles of engines refuse them, a kernel does not.
+_ALSO_OF: Final = {("engine_seccomp", "keyctl"), ("engine_seccomp", "unshare(CLONE_NEWUSER)")}
+
+
 def build_report(
     observations: Sequence[Observation], facts: Facts, wishes: Mapping[str, LayerWish] | None = None
 ) -> list[Layer]:
@@ -348,7 +357,7 @@ def build_report(
     rows = []
     for kind in _KINDS:
         wanted: LayerWish = (wishes or {}).get(kind.name, "prefer")
-        own = [seen for seen in observations if seen.layer == kind.name]
+        own = [seen for seen in observations if seen.layer == kind.name or (kind.name, seen.act) in _ALSO_OF]
         outcome = (
             _Outcome("disabled", "not tried", "off by configuration") if wanted == "off" else kind.judge(own, facts)
         )

@@ -25,6 +25,8 @@ def row(layer: str, observations: Sequence[Observation] = (), facts: Facts = Fac
 
 TRAPPED = Facts(trap_saw_self_test=True)
 ENGINES = Place(path="/run/b", kind="engine")
+KEY = seen("seccomp_static", "EPERM", control="EPERM", act="keyctl")  # as Docker's default profile has it
+NAMESPACE = seen("userns", "EPERM", control="succeeded", act="unshare(CLONE_NEWUSER)")
 NONE, ALL = "0" * 16, "000001ffffffffff"
 
 CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
@@ -115,8 +117,10 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("proc_hidden", "unavailable", [seen("proc_hidden", "ENOENT", control="ENOENT")], Facts(), "not refused"),
     ("proc_hidden", "unavailable", [seen("proc_hidden", "succeeded")], Facts(proc_hidden="EPERM"), "EPERM"),
     ("proc_hidden", "unavailable", [], Facts(), "not refused"),
-    ("engine_seccomp", "enforced", [], Facts(engine_seccomp="2"), ""),
-    ("engine_seccomp", "unavailable", [], Facts(engine_seccomp="0"), "no engine"),
+    ("engine_seccomp", "enforced", [KEY, NAMESPACE], Facts(engine_seccomp="2"), ""),
+    ("engine_seccomp", "partial", [NAMESPACE], Facts(engine_seccomp="2"), "refuses none"),
+    ("engine_seccomp", "partial", [], Facts(engine_seccomp="2"), "nothing could be tried"),
+    ("engine_seccomp", "unavailable", [KEY], Facts(engine_seccomp="0"), "no engine"),
     ("apparmor", "enforced", [], Facts(apparmor="docker-default (enforce)"), ""),
     ("apparmor", "unavailable", [], Facts(apparmor="unconfined"), "no profile"),
     ("apparmor", "unavailable", [], Facts(), "no AppArmor"),

@@ -147,7 +147,7 @@ def test_a_supervisor_that_cannot_open_anything_refuses_and_serves_again_once_it
 
 @every_reader
 def test_when_the_traps_thread_ends_nothing_runs_any_more(sys_ptrace: bool) -> None:
-    """Where no descriptor at all is allowed, poll(2) is EINVAL, which it does not outlive; the first is denied still."""
+    """With a limit of none, poll(2) is EINVAL, which it does not survive: the first is denied still."""
     outcome = with_descriptors(0, ["EPERM"] + ["ENOSYS"] * 19, sys_ptrace=sys_ptrace)
     assert outcome.said == [["ENOSYS"] * 20]
     (trouble,) = outcome.reply.troubles

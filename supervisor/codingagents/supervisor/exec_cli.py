@@ -77,8 +77,9 @@ def main(argv: list[str]) -> int:
     with _as_the_role(held) as looked_as:
         asked = _look(role, path if path.startswith(b"/") else os.getcwdb() + b"/" + path, command)
     told = explain(spec, held, asked, f"{basis}; {looked_as}")
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(told), indent=2).decode() + "\n" if options.json else "")
-    if not options.json:
+    if options.json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(told), indent=2).decode() + "\n")
+    else:
         _show(told)
     return _CODES[told.outcome]
 

@@ -15,8 +15,9 @@ import pytest
 import session_rig as rig
 from codingagents.supervisor.mounts_seen import WANTED
 from codingagents.trust import errors
-from codingagents.trust.events import Layer, LayerReport, SessionStarted
+from codingagents.trust.events import ExecAllowed, Layer, LayerReport, SessionStarted
 from session_rig import DOCKER_CAPABILITIES, Place, Session
+from session_upstream import Upstream
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root and mount namespaces")
 
@@ -179,6 +180,25 @@ def test_the_agent_sees_its_own_processes_only(where: Place) -> None:
             "the supervisor is not PID 1: others, who are not its to hide, use this /proc",
         )
         assert session.ask("call", "stat", f"/proc/{session.supervisor()}") == ""
+
+
+def test_a_supervisor_without_ptrace_rights_still_sees_whom_it_has_to(where: Place) -> None:
+    """By group 0: what it traps, its helpers and their memory, and at the end whatever the agent left running."""
+    prefix = ("setpriv", "--bounding-set", "-sys_ptrace")
+    with Upstream() as upstream, rig.start("pid1", where, upstream.server("one"), prefix=prefix) as session:
+        session.answer()
+        found = rows(session)
+        assert found["proc_hidden"].state == "enforced"
+        assert found["exec_trap"].detail["memory_access"] == "fsuid"
+        assert session.ask("run", "/usr/bin/true", "seen")["code"] == 0
+        assert session.event(ExecAllowed, command_args=["/usr/bin/true", "seen"])
+        assert session.ask("post", "one")["status"] == 200
+        helper = session.event(LayerReport, role="helper")
+        assert "observed" in {row.observed_by for row in helper.layers}, "/proc shows the helper to the supervisor"
+        session.ask("daemonise", "/bin/sleep", "600")
+        session.tell("leave", 0)
+        assert session.wait() == 0
+    session.assert_nothing_is_left()
 
 
 # -- accounts -----------------------------------------------------------------------------------------------------

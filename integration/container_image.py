@@ -110,6 +110,24 @@ def make_context(directory: Path) -> None:
     shutil.copy(DOCKERFILE, directory)
 
 
+def add_to(root: Path, directory: Path) -> None:
+    """Put into the tar `root` what `make_context` made in `directory`, for an engine that imports one tar."""
+    command = directory / "usr" / "local" / "bin" / "coding-agents"
+    command.parent.mkdir(parents=True)
+    (directory / "coding-agents").rename(command)
+    _run(
+        "tar",
+        "-C",
+        str(directory),
+        "--owner=0",
+        "--group=0",
+        "-rf",
+        str(root),
+        "./opt/coding-agents",
+        "./usr/local/bin/coding-agents",
+    )
+
+
 def _runtime_distributions(name: str) -> set[str]:
     """Return `name` and what it requires here, however indirectly, without extras."""
     found: set[str] = set()

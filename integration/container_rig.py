@@ -90,6 +90,10 @@ pin = [{{ spki = "{pin}" }}, {{ spki = "{backup_pin}", backup = true }}]
 class Engine:
     """A running dockerd; `engine("run", …)` is the docker client talking to it."""
 
+    name = "docker"
+    run_flags: tuple[str, ...] = ()  # of every container
+    rm: tuple[str, ...] = ("rm", "--force")
+
     def __init__(self, directory: Path) -> None:
         """Use `directory` for everything; its path must be short, for sockets lie below it."""
         self._directory = directory
@@ -145,7 +149,7 @@ class Engine:
         if self._process.poll() is None:
             left = self("ps", "--all", "--quiet", check=False).stdout.split()
             if left:
-                self("rm", "--force", *left, check=False)
+                self(*self.rm, *left, check=False)
             # dockerd is the one child: `unshare` itself passes no signal on.
             children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
             for child in children:
@@ -159,12 +163,16 @@ class Engine:
             with contextlib.suppress(OSError):
                 os.rmdir(path)
 
+    def client(self, *arguments: str) -> list[str]:
+        """Return the command line of the engine's client."""
+        return ["docker", *arguments]
+
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(["docker", *arguments], env=self._environment, **options)
+        return subprocess.Popen(self.client(*arguments), env=self._environment, **options)
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            ["docker", *arguments],
+            self.client(*arguments),
             check=False,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -172,7 +180,9 @@ class Engine:
             text=True,
             timeout=PATIENCE,
         )
-        assert not check or done.returncode == 0, f"docker {arguments} exited with {done.returncode}: {done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"{self.name} {arguments} exited with {done.returncode}: {done.stderr}"
+        )
         return done
 
     def build_image(self, say: Callable[[str], None]) -> None:
@@ -184,7 +194,7 @@ class Engine:
 
     def run(self, flags: Sequence[str], *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `command` in a new container without a network, to its end."""
-        return self("run", "--rm", "--network=none", *flags, IMAGE, *command, check=check)
+        return self("run", "--rm", "--network=none", *self.run_flags, *flags, IMAGE, *command, check=check)
 
     @contextlib.contextmanager
     def running(self, flags: Sequence[str], *command: str, **options: Any) -> Iterator[Running]:
@@ -194,11 +204,11 @@ class Engine:
         """
         name = f"c{os.urandom(6).hex()}"
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        process = self.popen("run", "--name", name, *flags, IMAGE, *command, **options)
+        process = self.popen("run", "--name", name, *self.run_flags, *flags, IMAGE, *command, **options)
         try:
             yield Running(self, name, process)
         finally:
-            self("rm", "--force", name, check=False)
+            self(*self.rm, name, check=False)
             process.wait(PATIENCE)
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:

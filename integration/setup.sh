@@ -8,7 +8,10 @@ case "${1:?usage: setup.sh venv|test|bench}" in
          optional=(gcc libc6-dev libpython3-dev) ;;
   test)  packages=(python3-venv python3-seccomp util-linux debootstrap squid openssl gcc libc6-dev)
          # From wherever it comes: a Docker Engine that is there already is not replaced by Debian's.
-         command -v dockerd >/dev/null || packages+=(docker.io) ;;
+         command -v dockerd >/dev/null || packages+=(docker.io)
+         command -v podman >/dev/null || packages+=(podman golang-github-containers-common)
+         command -v runc >/dev/null || packages+=(runc)
+         command -v conmon >/dev/null || packages+=(conmon) ;;
   bench) packages=(python3-venv python3-seccomp util-linux nginx-light haproxy wrk gcc libc6-dev libssl-dev ca-certificates
                   bubblewrap tini dumb-init catatonit)
          # For the profile of what falls short; elsewhere it has another name for each kernel.

@@ -11,26 +11,22 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from codingagents.supervisor import rundirs
+from codingagents.supervisor import mounts_seen
 from codingagents.supervisor.layers import LAYER_NAMES
 from codingagents.trust.events import (
-    AnyEvent,
     ExecAllowed,
     ExecDenied,
     HelperRefused,
     HelperRequest,
-    Layer,
     PinMismatch,
     SessionEnded,
 )
-from codingagents.trust.verify import Verified
-from container_rig import AGENT_UID, GOOD_PORT, SCRIPTS, TOKEN, WRONG_PORT, Engine, Running, Session, Terminal, Upstream
+from container_findings import Ran, expected_states, probe, run_session
+from container_rig import AGENT_UID, GOOD_PORT, TOKEN, WRONG_PORT, Engine, Running, Session, Terminal, Upstream
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a Docker Engine needs root")
 
@@ -43,6 +39,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "default": (),
     "least": LEAST,
     "sys_admin": ("--cap-add", "SYS_ADMIN"),
+    "engine_tmpfs": tuple(f"--tmpfs={wanted.path}:{wanted.engine_options}" for wanted in mounts_seen.WANTED),
     "read_only": ("--read-only", "--tmpfs", "/run"),
 }
 SHELL = "bash --norc --noediting -i"
@@ -75,93 +72,20 @@ def session(upstream: Upstream, tmp_path: Path) -> Session:
     return Session(upstream, tmp_path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ran:
-    """One session that ran to its end with one group of settings, and what was found out beside it."""
-
-    settings: str
-    code: int
-    errors: str
-    agent: dict[str, Any]  # what the agent reported of itself
-    inspected: str  # `docker inspect` while it ran
-    left: list[str]  # what it left in the container's file system
-    events: list[AnyEvent]
-    layers: Mapping[str, Layer]
-    verified: Verified
-    record: list[dict[str, int]]  # the upstream's
-    probe: dict[str, Any]
-    doctor: list[dict[str, Any]]
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-
 @pytest.fixture(scope="module", params=SETTINGS)
 def ran(request: pytest.FixtureRequest, engine: Engine, upstream: Upstream) -> Iterator[Ran]:
-    flags = SETTINGS[request.param]
     with tempfile.TemporaryDirectory(prefix="session-") as directory:
-        session = Session(upstream, Path(directory))
-        upstream.take_record()
-        with session.start(engine, flags) as running:
-            agent = json.loads(running.line())
-            inspected = engine("inspect", running.name).stdout
-            code, errors = running.wait(), running.errors()
-            left = engine("diff", running.name).stdout.splitlines()
-        yield Ran(
-            settings=request.param,
-            code=code,
-            errors=errors,
-            agent=agent,
-            inspected=inspected,
-            left=left,
-            events=session.events(),
-            layers=session.layers(),
-            verified=session.verify(),
-            record=upstream.take_record(),
-            probe=probe(engine, flags, session.workspace),
-            doctor=json.loads(engine.run(flags, "coding-agents", "doctor", "--json").stdout)["layers"],
-        )
-
-
-def probe(engine: Engine, flags: tuple[str, ...], workspace: Path) -> dict[str, Any]:
-    """Return what `container/probe.py` finds in a container with `flags`."""
-    noformat = workspace / "no-format"
-    noformat.write_text("no program\n")
-    noformat.chmod(0o755)
-    volumes = ["--volume", f"{SCRIPTS}:/scripts:ro", "--volume", f"{workspace}:/workspace"]
-    arguments = [str(AGENT_UID), "/workspace/no-format", "/usr/bin/tac", "/workspace/outside"]
-    found: dict[str, Any] = json.loads(
-        engine.run([*flags, *volumes], "/usr/bin/python3", "-I", "/scripts/probe.py", *arguments).stdout
-    )
-    return found
-
-
-def expected_states(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the state of each layer as the probe's findings demand it."""
-
-    def state(holds: bool, otherwise: str = "unavailable") -> str:
-        return "enforced" if holds else otherwise
-
-    no_bits = "0000000000000000"
-    return {
-        "uid_drop": state(found["uid_drop"] == ["EPERM", "EPERM"]),
-        "caps_bounding": state(found["bounding"] == no_bits, "partial"),
-        "no_new_privs": state(found["no_new_privs"] == "1"),
-        "landlock_exec": state(found["landlock"] == ["ENOEXEC", "EACCES"]),
-        "memfd_rule": state(found["listener"] == "ok" and found["memfd_create"] == "ok"),
-        "exec_trap": state(found["listener"] == "ok"),
-        "pidns": state(found["pid"] == 1),
-        "mountns": state(found["mount_namespace"] == "ok"),
-        "engine_seccomp": state(found["seccomp"] == "2" and found["keyctl"] == "EPERM"),
-        "apparmor": state(found["apparmor"] not in ("", "unconfined")),
-    }
+        yield run_session(engine, upstream, request.param, SETTINGS[request.param], Path(directory))
 
 
 def test_the_session_ends_as_its_agent_did_and_leaves_nothing_in_the_container(ran: Ran) -> None:
     """But for mount points: those of the test's volumes, and where the session could mount, its own."""
     assert (ran.code, ran.errors) == (0, "")
-    mounted = {path for path, *_ in rundirs.MOUNTS} if ran.layers["mountns"].state == "enforced" else set()
-    assert {line[2:] for line in ran.left} - {"/run"} == {"/session", "/workspace"} | mounted
+    mounted = {wanted.path for wanted in mounts_seen.WANTED} if ran.layers["run_dirs"].state == "enforced" else set()
+    renamed = {"/run", "/etc", "/etc/passwd", "/etc/group"}  # written, and as they were again
+    assert {line[2:] for line in ran.left} - renamed == {"/session", "/workspace"} | mounted
+    assert "root:x:0:" in ran.accounts
+    assert f":{AGENT_UID}:" not in ran.accounts
 
 
 def test_the_agent_is_a_user_of_its_own_with_no_capability(ran: Ran) -> None:
@@ -246,9 +170,17 @@ def test_rows_that_depend_on_the_settings_do(ran: Ran) -> None:
     [
         (("--security-opt", "seccomp=unconfined"), "engine_seccomp", "unavailable"),
         (("--cap-add", "SYS_PTRACE"), "exec_trap", "enforced"),
+        (
+            (
+                *(f"--tmpfs={wanted.path}:{wanted.engine_options}" for wanted in mounts_seen.WANTED[:-1]),
+                "--tmpfs=/run/agent-data-export:exec,mode=0755",
+            ),
+            "run_dirs",
+            "partial",
+        ),
         (("--read-only", "--tmpfs", "/tmp:exec"), "landlock_exec", "enforced"),
     ],
-    ids=["no profile", "sys_ptrace", "read-only"],
+    ids=["no profile", "sys_ptrace", "a tmpfs with other options", "read-only"],
 )
 def test_doctor_agrees_with_the_probe_on_other_settings_too(
     engine: Engine, tmp_path: Path, flags: tuple[str, ...], layer: str, state: str

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import platform
+import resource
 import struct
 import sys
 import traceback
@@ -22,8 +23,11 @@ libc.syscall.restype = ctypes.c_long
 X86 = platform.machine() == "x86_64"
 SECCOMP, MEMFD_CREATE, KEYCTL = (317, 319, 250) if X86 else (277, 279, 219)
 SETFSUID, SETFSGID = (122, 123) if X86 else (151, 152)
+PROCESS_VM_READV, CLONE3, USERFAULTFD = (310, 435, 323) if X86 else (270, 435, 282)
+NO_ROOT_PRIVILEGES = 0xEB  # securebits.h: NOROOT and NO_CAP_AMBIENT_RAISE, and every bit locked
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
-NEWNS, TMPFS_FLAGS = 0x20000, 0
+NEWNS = 0x20000
+RUN_DIRECTORIES = ("/run/coding-agents", "/run/agent-secrets", "/run/agent-data", "/run/agent-data-export")
 
 
 def checked(result: int) -> int:
@@ -92,6 +96,62 @@ def drop_bounding() -> str:
         if prctl(23, capability):  # PR_CAPBSET_READ
             prctl(24, capability)  # PR_CAPBSET_DROP
     return status("CapBnd")
+
+
+def securebits() -> str:
+    refused = outcome(prctl, 28, NO_ROOT_PRIVILEGES)  # PR_SET_SECUREBITS
+    return hex(prctl(27)) if refused == "ok" else refused
+
+
+def limits(uid: int) -> list[str]:
+    """Say whether the number of processes can be bounded for good: fork where none is left, and raise the bound."""
+    become(uid)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 100))
+    return [outcome(os.fork), outcome(resource.prlimit, 0, resource.RLIMIT_NPROC, (0, 101))]
+
+
+def user_namespaces(uid: int) -> list[str]:
+    """Say whether a user can make namespaces of its own, by unshare(2) and clone3(2) (EINVAL: the kernel looked)."""
+    become(uid)
+    return [outcome(checked_unshare, 0x10000000), outcome(syscall, CLONE3, None, ctypes.c_size_t(0))]
+
+
+def checked_unshare(flags: int) -> None:
+    checked(libc.unshare(flags))
+
+
+def read_memory_of_another(uid: int) -> str:
+    """Say whether a process of one user reads another of the same user, which only a filter can forbid."""
+    become(uid)
+    prctl(4, 1)  # PR_SET_DUMPABLE
+    here, there = ctypes.create_string_buffer(1), ctypes.create_string_buffer(b"x")
+    pid = os.getpid()
+
+    def read() -> str:
+        vectors = [(ctypes.c_size_t * 2)(ctypes.addressof(each), 1) for each in (here, there)]
+        one = ctypes.c_ulong(1)
+        return outcome(syscall, PROCESS_VM_READV, pid, vectors[0], one, vectors[1], one, ctypes.c_ulong(0))
+
+    return str(in_child(read))
+
+
+def hidden_processes() -> str:
+    checked(libc.unshare(NEWNS))
+    checked(libc.mount(b"none", b"/", None, ctypes.c_ulong(0x44000), None))
+    checked(libc.mount(b"proc", b"/proc", b"proc", ctypes.c_ulong(14), b"hidepid=invisible"))
+    return "ok"
+
+
+def run_directories() -> dict[str, list[str]]:
+    """Return type, options of the mount and mode of each directory of the session that is a mount point."""
+    found = {}
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            path, options = before.split()[4:6]
+            if path in RUN_DIRECTORIES:
+                found[path] = [after.split()[0], options, oct(os.stat(path).st_mode & 0o7777)]
+    return found
 
 
 def no_new_privs() -> str:
@@ -177,14 +237,22 @@ def main() -> None:
                 "capabilities": status("CapEff"),
                 "uid_drop": in_child(lambda: uid_drop(uid)),
                 "bounding": in_child(drop_bounding),
+                "securebits": in_child(securebits),
                 "no_new_privs": in_child(no_new_privs),
+                "limits": in_child(lambda: limits(uid)),
+                "user_namespaces": in_child(lambda: user_namespaces(uid)),
+                "memory_of_the_same_user": in_child(lambda: read_memory_of_another(uid)),
+                "hidden_processes": in_child(hidden_processes),
+                "run_directories": run_directories(),
                 "landlock": in_child(lambda: landlock(outside)),
                 "listener": in_child(listener),
                 "memfd_create": in_child(lambda: outcome(syscall, MEMFD_CREATE, ctypes.c_char_p(b"x"), 0)),
                 "memory_access": in_child(lambda: memory_access(uid)),
                 "mount_namespace": in_child(mount_namespace),
-                # Docker's profile refuses it and no Linux capability of the container allows it.
+                # Docker's profile refuses it and no Linux capability of the container allows it; podman's lets it through.
                 "keyctl": in_child(lambda: outcome(syscall, KEYCTL, 0, -3, 0)),
+                # The profiles of Docker and podman refuse it; without one anybody may (of its own faults only, flag 1).
+                "userfaultfd": in_child(lambda: outcome(syscall, USERFAULTFD, 1)),
                 "seccomp": status("Seccomp"),
                 "apparmor": apparmor(),
                 "programs": in_child(lambda: programs(uid)),

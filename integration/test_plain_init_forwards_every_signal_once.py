@@ -78,6 +78,37 @@ def test_stop_signals_stop_the_group_and_continue_wakes_it(mode: Mode, number: s
 
 
 @every_mode
+def test_a_storm_of_stops_and_continues_is_survived(mode: Mode) -> None:
+    """However they overtake one another, init hears what comes next, once it is continued, and so does its child."""
+    with mode.start([*INIT, "--", "sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep .01; done"]) as init:
+        assert init.line() == "up"
+        for _ in range(500):
+            for number in (*STOPS, signal.SIGCONT, signal.SIGWINCH):
+                init.signal(number)
+        init.signal(signal.SIGTERM)
+
+        def ended() -> bool:
+            with contextlib.suppress(ProcessLookupError):
+                init.signal(signal.SIGCONT)  # one that came just before a stop is lost: such are stops, signal(7)
+            return init.process.poll() is not None
+
+        wait_until(ended, "init ends")
+        assert init.wait() == 9
+
+
+@every_mode
+def test_a_storm_of_signals_costs_no_code(mode: Mode) -> None:
+    """The last one is heard, whatever came before."""
+    script = "trap : USR1; trap 'exit 8' TERM; echo up; while :; do sleep .01; done"
+    with mode.start([*INIT, "--", "sh", "-c", script]) as init:
+        assert init.line() == "up"
+        for _ in range(5000):
+            init.signal(signal.SIGUSR1)
+        init.signal(signal.SIGTERM)
+        assert init.wait() == 8
+
+
+@every_mode
 def test_a_signal_reaches_the_whole_group(mode: Mode) -> None:
     """A shell without job control leaves its children in its group: they get the signal too."""
     job = "(trap 'echo job; exit' USR1; echo up; while :; do sleep .1; done)"

@@ -103,7 +103,8 @@ def _forward_until_ended(children: Children, child: Child) -> processes.Exit:
             _reap(children)
         elif number in _STOPS:
             children.kill_group(child, signal.SIGSTOP)
-            os.kill(os.getpid(), signal.SIGSTOP)  # as PID 1 of a namespace the kernel ignores it
+            if signal.SIGCONT not in signal.sigpending():  # stopping would drop it, and nobody sends it twice
+                os.kill(os.getpid(), signal.SIGSTOP)  # as PID 1 of a namespace the kernel ignores it
         else:
             children.kill_group(child, number)
     return child.exit

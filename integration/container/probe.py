@@ -249,7 +249,7 @@ def main() -> None:
                 "memfd_create": in_child(lambda: outcome(syscall, MEMFD_CREATE, ctypes.c_char_p(b"x"), 0)),
                 "memory_access": in_child(lambda: memory_access(uid)),
                 "mount_namespace": in_child(mount_namespace),
-                # Docker's profile refuses it and no Linux capability of the container allows it; podman's lets it through.
+                # Docker's profile refuses it and no capability of the container allows it; podman's lets it through.
                 "keyctl": in_child(lambda: outcome(syscall, KEYCTL, 0, -3, 0)),
                 # The profiles of Docker and podman refuse it; without one anybody may (of its own faults only, flag 1).
                 "userfaultfd": in_child(lambda: outcome(syscall, USERFAULTFD, 1)),

@@ -55,6 +55,7 @@ def test_all_are_read_as_they_were_meant_and_others_as_before(data: bytes, wante
 def test_adding_twice_is_adding_once(data: bytes, wanted: tuple[Entry, ...]) -> None:
     changed, _ = add(data, wanted)
     assert add(changed, wanted) == (changed, b"")
+    assert remove(changed, b"") == changed
 
 
 @given(_FILES, _ENTRIES, st.binary(max_size=20))

@@ -1,7 +1,7 @@
 """SHELL: an exec under the trap against one that nothing sees, and against sandlock's (`sandlocked`).
 
 Ours has policy, scrubber and a signed event log on disk; sandlock logs nothing. Programs of one UID, the bare one
-behind the same confine stub without trap and Landlock, spawn /bin/true in turns and time each spawn from inside, from
+behind the same confine stub without any filter or Landlock, spawn /bin/true in turns and time each spawn from inside, from
 posix_spawn(3) to the wait's return. A ratio is taken within each round, and the median of these is reported: what else
 the machine does falls on all of a round alike.
 """
@@ -23,7 +23,7 @@ from codingagents.supervisor import processes, rundirs
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.reaper import Reaper
 from demo.venv import locked_python
-from trap_harness import UID, Confined, Request, confined, deny, open_log, python
+from trap_harness import NO_STATIC_FILTER, UID, Confined, Request, confined, deny, open_log, python
 
 ROUNDS = 20
 TRAPPED = "under our trap"
@@ -96,7 +96,7 @@ async def _measure(log: EventLog, directory: str, rounds: int) -> dict[str, list
     found: dict[str, list[list[int]]] = {name: [] for name in spawners}
     probe_file = rundirs.write_probe_file(f"{directory}/self-test")
     request = Request(argv=python(_SPAWNER), rules=_RULES, secrets=_SECRETS)
-    without = Request(argv=python(_SPAWNER), layers_off=["exec_trap", "landlock_exec", "memfd_rule"])
+    without = Request(argv=python(_SPAWNER), layers_off=["exec_trap", "landlock_exec", "memfd_rule", *NO_STATIC_FILTER])
     async with trio.open_nursery() as nursery:
         await nursery.start(reaper.run)
         made = {

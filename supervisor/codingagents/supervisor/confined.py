@@ -26,12 +26,14 @@ from codingagents.supervisor.tracee_paths import FileTree, proc_mounts
 from codingagents.supervisor.trap import ExecTrap, Recorder, TrapContext
 from codingagents.trust import wire
 from codingagents.trust.errors import ProcessError
-from codingagents.trust.events import ExecPolicyLoaded, Layer
+from codingagents.trust.events import ExecPolicyLoaded, Layer, LayerState
 from codingagents.trust.landlock import abi_version
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import LayerWish, Role
 
 _STUB_SECONDS: Final = 20.0
+# What keeps a role from chroot(2), setns(2), unshare(2), mounts and user namespaces, for good.
+_KEEPS_IN_OUR_TREE: Final = ("uid_drop", "no_new_privs", "seccomp_static", "userns")
 
 
 class _StubEndedError(ProcessError):
@@ -111,7 +113,7 @@ class ConfinedRole:
             # Firmness is known only now: it depends on what was seen to hold.
             context = self._context(
                 spec,
-                reader,
+                replace(reader, tree=None) if _stays_in_our_tree(states) else reader,
                 held=observed.trees,
                 landlock_on=self.held.landlock,
                 memfd_closed=self.held.memfd_closed,
@@ -210,3 +212,9 @@ class ConfinedRole:
             message: AnyStubMessage = wire.decode(AnyStubMessage, self._lines.pop(0))
             return message
         raise ProcessError(f"the {self._role}'s stub did not answer within {_STUB_SECONDS:.0f} s")
+
+
+def _stays_in_our_tree(states: Mapping[str, LayerState]) -> bool:
+    """Say whether the role cannot have a root directory or mounts of its own: no Linux capability, nor a way to one."""
+    capless = states["caps_bounding"] in ("enforced", "partial")  # partial: the bounding set alone remains
+    return capless and all(states[layer] == "enforced" for layer in _KEEPS_IN_OUR_TREE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 import struct
@@ -45,6 +46,10 @@ _HOW_SIZE: Final = ctypes.c_size_t(_OPEN_HOW.size)
 # Of struct statx: mask; uid; mode, inode, size; ctime; mtime; device; mount. The rest is padding here.
 _STATX: Final = struct.Struct("=I16xI4xH2xQQ48xqI4xqI4x8xIIQ104x")
 assert _STATX.size == 256
+# Of struct pidfd_info (linux/pidfd.h), first version: mask, cgroup, TID; PID, parent's PID, real UID; the other IDs.
+_PIDFD_INFO: Final = struct.Struct("=20xIII32x")
+assert _PIDFD_INFO.size == 64
+_PIDFD_GET_INFO: Final = 0xC040FF0B
 
 
 class Stat(msgspec.Struct, frozen=True):
@@ -115,6 +120,21 @@ def statx(file: bytes | int) -> Stat:
         raise OSError(errno.ENOSYS, "the kernel tells no mount IDs")
     times = mtime * 10**9 + mtime_ns, ctime * 10**9 + ctime_ns
     return Stat(mode, uid, size, os.makedev(major, minor), inode, *times, mount)
+
+
+def process_of(thread: int) -> tuple[int, int, int]:
+    """Return the PID, parent's PID and real UID of the process that `thread` is of, in our PID and user namespaces.
+
+    By ioctl_pidfd(2) PIDFD_GET_INFO; `OSError` (ENOTTY, EINVAL …) before Linux 6.13, and where the thread is gone.
+    """
+    descriptor = os.pidfd_open(thread, os.O_EXCL)  # PIDFD_THREAD, of any thread and not only of a leader
+    try:
+        info = bytearray(_PIDFD_INFO.size)
+        fcntl.ioctl(descriptor, _PIDFD_GET_INFO, info)
+    finally:
+        os.close(descriptor)
+    pid, parent, uid = _PIDFD_INFO.unpack(info)
+    return pid, parent, uid
 
 
 def join_new_session_keyring() -> None:

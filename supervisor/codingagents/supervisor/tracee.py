@@ -70,12 +70,13 @@ class TraceeReader:
     """Reads tracees of one role.
 
     `fs_ids` is (uid, gid) to become for good, or None with CAP_SYS_PTRACE. `tree` is what the role's paths are taken to
-    mean, `procs` is `tracee_paths.proc_mounts()` of it.
+    mean, and each call is held to it; None where the role was seen to be unable to leave ours (a root directory of its
+    own takes a Linux capability, a mount namespace a call that is refused). `procs` is `tracee_paths.proc_mounts()`.
     """
 
     fs_ids: tuple[int, int] | None
     groups: tuple[int, ...]
-    tree: FileTree
+    tree: FileTree | None
     procs: tuple[bytes, ...]
     scripts: Scripts
 
@@ -104,7 +105,7 @@ class TraceeReader:
             with _Memory(pid) as memory:
                 written = memory.path(path_pointer)
                 argv, truncated = memory.argv(argv_pointer)
-            if not self.tree.is_of(pid):
+            if self.tree is not None and not self.tree.is_of(pid):
                 raise UnreadableTraceeError("its root directory or mount namespace is its own", written, caller)
             directory = _working_directory(pid)
             base = _base(pid, written, at, args)
@@ -241,7 +242,15 @@ class _Memory:
 
 
 def _caller(thread: int) -> Caller:
-    """Return whose thread it is; its name, which may hold anything, has its newlines escaped (proc(5))."""
+    """Return whose thread it is: in a tenth of the time where the kernel tells it without its /proc."""
+    try:
+        return Caller(*kernel.process_of(thread))
+    except OSError:
+        return _caller_in_proc(thread)
+
+
+def _caller_in_proc(thread: int) -> Caller:
+    """Return the same by /proc; a process's name, which may hold anything, has its newlines escaped (proc(5))."""
     descriptor = os.open(b"/proc/%d/status" % thread, os.O_RDONLY | os.O_CLOEXEC)
     try:
         found = _STATUS.search(os.read(descriptor, 1024))

@@ -1,7 +1,7 @@
-"""SHELL: gives what a session made in a tree to the tree's owner; by descriptors, following no symbolic link.
+"""SHELL: walks a tree, and gives what a session made in it to its owner; by descriptors, following no symbolic link.
 
-Changes inodes only that belong to one of the session's own UIDs, and so were made by the session, wherever else they
-may be linked; nothing on another file system. To be called when no process of the session lives any more.
+Giving changes inodes only that belong to one of the session's own UIDs, and so were made by the session, wherever else
+they may be linked; nothing on another file system. To be called when no process of the session lives any more.
 """
 
 from __future__ import annotations
@@ -28,23 +28,18 @@ def opened(path: str, flags: int, directory: int | None = None, mode: int = 0o60
 
 
 @dataclass(slots=True)
-class GivingBack:
-    """One walk over the tree at `path`: what is of one of `made_by` goes to `uid` and `gid`, with mode `mode_of`."""
+class TreeWalk:
+    """One walk over the tree at `path`: `visit` gets a descriptor of each inode, the top's first, and its fstat(2)."""
 
     path: str
-    made_by: Collection[int]
-    uid: int
-    gid: int
-    mode_of: Callable[[int], int] = without_privilege  # of files; of directories too where `directories` is true
-    directories: bool = False
-    given: int = 0
+    visit: Callable[[int, os.stat_result], None]
     entries: int = 0
     unseen: int = 0  # directories that were too deep, or came after too many entries
 
     def run(self) -> None:
         """Walk. Raises `OSError` where the tree itself cannot be opened."""
         with opened(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as top:
-            self._give(top, os.fstat(top))
+            self.visit(top, os.fstat(top))
             self._below(top, os.fstat(top).st_dev, 1)
 
     def _below(self, directory: int, device: int, depth: int) -> None:
@@ -62,7 +57,7 @@ class GivingBack:
             found = os.fstat(looked)
             if found.st_dev != device:
                 return
-            self._give(looked, found)
+            self.visit(looked, found)
             if not stat.S_ISDIR(found.st_mode):
                 return
             if depth >= MAX_DEPTH:
@@ -71,11 +66,30 @@ class GivingBack:
             with opened(f"/proc/self/fd/{looked}", os.O_RDONLY | os.O_DIRECTORY) as below:
                 self._below(below, device, depth + 1)
 
-    def _give(self, looked: int, found: os.stat_result) -> None:
+
+@dataclass(slots=True)
+class GivingBack:
+    """What of the tree at `path` is of one of `made_by` goes to `uid` and `gid`, with mode `mode_of`."""
+
+    path: str
+    made_by: Collection[int]
+    uid: int
+    gid: int
+    mode_of: Callable[[int], int] = without_privilege  # of files; of directories too where `directories` is true
+    directories: bool = False
+    unseen: int = 0  # as in `TreeWalk`
+
+    def run(self) -> None:
+        """Walk. Raises `OSError` where the tree itself cannot be opened."""
+        walk = TreeWalk(self.path, self.give)
+        walk.run()
+        self.unseen = walk.unseen
+
+    def give(self, looked: int, found: os.stat_result) -> None:
+        """Give the inode that `looked` is a descriptor of."""
         if found.st_uid not in self.made_by:
             return
         inode = f"/proc/self/fd/{looked}"  # proc(5): leads to this inode and not further, a symbolic link's too
         if stat.S_ISREG(found.st_mode) or (self.directories and stat.S_ISDIR(found.st_mode)):
             os.chmod(inode, self.mode_of(found.st_mode))  # first: nobody may find it setuid and the owner's
         os.chown(inode, self.uid, self.gid)
-        self.given += 1

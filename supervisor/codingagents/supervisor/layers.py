@@ -62,6 +62,14 @@ ENGINE_TMPFS: Final = tuple((wanted.path, wanted.engine_options) for wanted in W
 _NEEDS_ROOT: Final = "needs root with the Linux capabilities SETUID and SETGID"
 
 
+def _allowing(*calls: str) -> str:
+    """Return the flag of an engine whose profile refuses what a layer is put on with."""
+    return f"--security-opt seccomp=PROFILE that allows {', '.join(calls)}, as Docker's and podman's own profiles do"
+
+
+_LANDLOCK_CALLS: Final = _allowing("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
+
+
 def _said(observations: Sequence[Observation]) -> str:
     acts = (
         f"{seen.act}: {seen.outcome}" + (f" (before: {seen.control})" if seen.control else "") for seen in observations
@@ -73,8 +81,11 @@ def _all_refused(*errnos: str) -> Callable[[Sequence[Observation], Facts], _Outc
     def judge(observations: Sequence[Observation], facts: Facts) -> _Outcome:
         if not observations:
             return _Outcome("unavailable", "not tried", "not applied" if facts.root else _NEEDS_ROOT)
-        refused = all(seen.outcome in errnos and seen.outcome != seen.control for seen in observations)
-        return _Outcome("enforced" if refused else "unavailable", _said(observations), "" if refused else "not refused")
+        if not all(seen.outcome in errnos for seen in observations):
+            return _Outcome("unavailable", _said(observations), "not refused")
+        if any(seen.outcome == seen.control for seen in observations):
+            return _Outcome("unavailable", _said(observations), "refused before too: it was not shown to be this layer")
+        return _Outcome("enforced", _said(observations))
 
     return judge
 
@@ -168,8 +179,11 @@ def _landlock(observations: Sequence[Observation], facts: Facts) -> _Outcome:
     if seen.outcome == "succeeded":
         why = "put on, but every writable place outside the trees is mounted noexec, so nothing could be tried"
         return _Outcome("partial", _said(observations), why, detail, "--tmpfs /tmp:exec")
-    pretended = seen.outcome == seen.control == "ENOEXEC"
-    why = "put on, and nothing is refused" if pretended else "the kernel has no Landlock, or it is switched off"
+    if seen.outcome == seen.control == "ENOEXEC":
+        return _Outcome("unavailable", _said(observations), "put on, and nothing is refused", detail)
+    if seen.outcome == "EPERM":  # which no kernel says after no_new_privs
+        return _Outcome("unavailable", _said(observations), "the engine's profile refuses it", detail, _LANDLOCK_CALLS)
+    why = "the kernel has no Landlock, or it is switched off"
     return _Outcome("unavailable", _said(observations), why, detail)
 
 
@@ -214,7 +228,7 @@ def _engine_seccomp(observations: Sequence[Observation], facts: Facts) -> _Outco
     probe = f"/proc/self/status Seccomp of the supervisor: {facts.engine_seccomp}" + (f"; {tried}" if tried else "")
     if facts.engine_seccomp != "2":
         return _Outcome("unavailable", probe, "no engine put a profile on this session")
-    if any(seen.control in ("EPERM", "ENOSYS") for seen in observations):
+    if any(seen.control == "EPERM" for seen in observations):
         return _Outcome("enforced", probe)
     why = "a profile is on, and refuses none of this" if tried else "a profile is on, and nothing could be tried"
     return _Outcome("partial", probe, why)
@@ -262,49 +276,49 @@ _KINDS: Final = (
         "seccomp_static",
         "seccomp filter on ptrace(2), process_vm_*(2), mounts, keys, bpf(2), perf events, TIOCSTI and the like",
         "more of the kernel can be reached, and processes of the same UID can trace each other",
-        "an engine profile that allows seccomp(2)",
+        _allowing("seccomp"),
         _by_us_or_the_engine("EPERM"),
     ),
     _Kind(
         "userns",
         "seccomp filter on unshare(2), clone(2) and clone3(2) of a user namespace",
         "in a user namespace of its own a process has every Linux capability over what it makes there",
-        "an engine profile that allows seccomp(2)",
+        _allowing("seccomp"),
         _by_us_or_the_engine("EPERM", "ENOSYS"),  # clone3 is "not there", so that the C library uses clone
     ),
     _Kind(
         "limits",
         "setrlimit(2)",
         "a role could fill the machine with processes",
-        "set [session] limits",
+        "set [session.limits]",
         _limits,
     ),
     _Kind(
         "landlock_exec",
         "Landlock EXECUTE on the allowed trees",
         "path denials are advisory only: the kernel reads the path again after the decision",
-        "a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,...; an engine profile that allows landlock_* calls",
+        f"a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,...; {_LANDLOCK_CALLS}",
         _landlock,
     ),
     _Kind(
         "memfd_rule",
         "seccomp filter on memfd_create(2) without MFD_NOEXEC_SEAL",
         "a program in memory could be executed past Landlock",
-        "an engine profile that allows seccomp(2)",
+        _allowing("seccomp", "memfd_create"),
         _all_refused("EPERM"),
     ),
     _Kind(
         "exec_trap",
         "seccomp user notification on execve(2) and execveat(2)",
         "execs are neither recorded nor decided",
-        "--security-opt seccomp=PROFILE that has no SCMP_ACT_NOTIFY rule and allows seccomp(2)",
+        "--security-opt seccomp=PROFILE that has no SCMP_ACT_NOTIFY rule and allows seccomp",
         _exec_trap,
     ),
     _Kind(
         "pidns",
         "PID namespace of the session",
         "what the agent started would outlive a supervisor that is killed",
-        "start the supervisor as the container's entrypoint (PID 1)",
+        "start the supervisor as the container's entrypoint (PID 1): without --init, without --pid host",
         _pid_namespace,
     ),
     _Kind(
@@ -332,7 +346,7 @@ _KINDS: Final = (
         "engine_seccomp",
         "the container engine's seccomp profile",
         "system calls that the engine would refuse reach the kernel",
-        "run in a container engine with its default profile",
+        "run in a container engine with its default profile: without --security-opt seccomp=..., without --privileged",
         _engine_seccomp,
     ),
     _Kind(
@@ -346,8 +360,9 @@ _KINDS: Final = (
 LAYER_NAMES: Final = tuple(kind.name for kind in _KINDS)
 
 
-# Acts of our own layers whose control tells of another: the default profiles of engines refuse them, a kernel does not.
-_ALSO_OF: Final = {("engine_seccomp", "keyctl"), ("engine_seccomp", "unshare(CLONE_NEWUSER)")}
+# Acts of our own layers whose control tells of another: Docker's profile refuses both, podman's the second, and to no
+# process does a kernel say EPERM. (ENOSYS may be the kernel's own, and a sysctl may forbid user namespaces.)
+_ALSO_OF: Final = {("engine_seccomp", "keyctl"), ("engine_seccomp", "userfaultfd of nothing")}
 
 
 def build_report(

@@ -26,14 +26,16 @@ def row(layer: str, observations: Sequence[Observation] = (), facts: Facts = Fac
 TRAPPED = Facts(trap_saw_self_test=True)
 ENGINES = Place(path="/run/b", kind="engine")
 KEY = seen("seccomp_static", "EPERM", control="EPERM", act="keyctl")  # as Docker's default profile has it
-NAMESPACE = seen("userns", "EPERM", control="succeeded", act="unshare(CLONE_NEWUSER)")
+FAULTS = seen("seccomp_static", "EPERM", control="EPERM", act="userfaultfd of nothing")  # and podman's
+NO_FAULTS = seen("seccomp_static", "EPERM", control="ENOSYS", act="userfaultfd of nothing")  # a kernel without it
+NAMESPACE = seen("userns", "EPERM", control="EPERM", act="unshare(CLONE_NEWUSER)")  # perhaps by sysctl
 NONE, ALL = "0" * 16, "000001ffffffffff"
 
 CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("uid_drop", "enforced", [seen("uid_drop", "EPERM"), seen("uid_drop", "EACCES", control="succeeded")], Facts(), ""),
     ("uid_drop", "unavailable", [seen("uid_drop", "EPERM"), seen("uid_drop", "succeeded")], Facts(), "not refused"),
     # The same refusal before the layer was on: it was not this layer.
-    ("uid_drop", "unavailable", [seen("uid_drop", "EPERM", control="EPERM")], Facts(), "not refused"),
+    ("uid_drop", "unavailable", [seen("uid_drop", "EPERM", control="EPERM")], Facts(), "refused before"),
     ("uid_drop", "unavailable", [seen("uid_drop", "ENOSYS")], Facts(), "not refused"),
     ("uid_drop", "enforced", [seen("uid_drop", "none"), seen("uid_drop", "EPERM")], Facts(), ""),
     ("uid_drop", "unavailable", [seen("uid_drop", "0 27"), seen("uid_drop", "EPERM")], Facts(), "not refused"),
@@ -81,9 +83,10 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
         "nothing is refused",
     ),
     ("landlock_exec", "unavailable", [seen("landlock_exec", "ENOSYS")], Facts(), "no Landlock"),
+    ("landlock_exec", "unavailable", [seen("landlock_exec", "EPERM")], Facts(), "the engine's profile"),
     ("landlock_exec", "unavailable", [], Facts(), "not applied"),
     ("memfd_rule", "enforced", [seen("memfd_rule", "EPERM", control="succeeded")], Facts(), ""),
-    ("memfd_rule", "unavailable", [seen("memfd_rule", "EPERM", control="EPERM")], Facts(), "not refused"),
+    ("memfd_rule", "unavailable", [seen("memfd_rule", "EPERM", control="EPERM")], Facts(), "refused before"),
     ("memfd_rule", "unavailable", [seen("memfd_rule", "EACCES", control="succeeded")], Facts(), "not refused"),
     ("memfd_rule", "unavailable", [seen("memfd_rule", "succeeded", control="succeeded")], Facts(), "not refused"),
     ("exec_trap", "enforced", [seen("exec_trap", "EPERM")], TRAPPED, ""),
@@ -117,8 +120,10 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("proc_hidden", "unavailable", [seen("proc_hidden", "ENOENT", control="ENOENT")], Facts(), "not refused"),
     ("proc_hidden", "unavailable", [seen("proc_hidden", "succeeded")], Facts(proc_hidden="EPERM"), "EPERM"),
     ("proc_hidden", "unavailable", [], Facts(), "not refused"),
-    ("engine_seccomp", "enforced", [KEY, NAMESPACE], Facts(engine_seccomp="2"), ""),
-    ("engine_seccomp", "partial", [NAMESPACE], Facts(engine_seccomp="2"), "refuses none"),
+    ("engine_seccomp", "enforced", [KEY, NO_FAULTS], Facts(engine_seccomp="2"), ""),
+    ("engine_seccomp", "enforced", [FAULTS], Facts(engine_seccomp="2"), ""),
+    ("engine_seccomp", "partial", [NO_FAULTS], Facts(engine_seccomp="2"), "refuses none"),
+    ("engine_seccomp", "partial", [NAMESPACE], Facts(engine_seccomp="2"), "nothing could be tried"),
     ("engine_seccomp", "partial", [], Facts(engine_seccomp="2"), "nothing could be tried"),
     ("engine_seccomp", "unavailable", [KEY], Facts(engine_seccomp="0"), "no engine"),
     ("apparmor", "enforced", [], Facts(apparmor="docker-default (enforce)"), ""),

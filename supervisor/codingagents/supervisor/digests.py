@@ -54,6 +54,10 @@ class Told(msgspec.Struct, frozen=True):
     digest: str
 
 
+class _TooLateError(Exception):
+    """The session ended; no `TimeoutError`, which reading from a file server raises."""
+
+
 class _Wanted(msgspec.Struct, frozen=True):
     program: Program
     path: str  # as records show it
@@ -136,7 +140,7 @@ class Digests:
 
         def take(data: bytes) -> None:
             if self._until is not None and time.monotonic() > self._until:
-                raise TimeoutError
+                raise _TooLateError
             hasher.update(data)
 
         try:
@@ -149,7 +153,7 @@ class Digests:
                 size = program.read_all(take, chunk=_CHUNK)
                 if size != program.seen.size or program.changed():
                     problem = "changed while it was hashed"
-        except TimeoutError:
+        except _TooLateError:
             problem = "the session ended"
         except OSError as error:
             problem = f"cannot be read: {os.strerror(error.errno or 0)}"

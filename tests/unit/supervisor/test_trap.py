@@ -3,11 +3,14 @@
 What a role can do to it is in integration/test_the_trap_*.
 """
 
+import dataclasses
 import errno
 import os
 import socket
 import subprocess
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -81,6 +84,9 @@ class Log:
             raise self.failure
         self.events.append(event)
 
+    def settle(self) -> None:
+        """Nothing waits."""
+
 
 def context(log: Log, *rules: ExecRule, groups: tuple[int, ...] = (), become: bool = False) -> TrapContext:
     procs = proc_mounts()
@@ -103,6 +109,15 @@ def context(log: Log, *rules: ExecRule, groups: tuple[int, ...] = (), become: bo
     )
 
 
+class StandingStill(TraceeReader):
+    """Its thread that reads files never begins, until it is let go."""
+
+    may_begin = threading.Event()
+
+    def prepare_file_thread(self) -> None:
+        self.may_begin.wait()
+
+
 def start(tracee: Tracee, context: TrapContext, on_trouble: Callable[[str], None]) -> ExecTrap:
     trap = ExecTrap(tracee.listener, context, on_trouble=on_trouble)
     trap.start()
@@ -120,6 +135,24 @@ def test_it_serves_until_the_last_task_of_the_tree_is_gone(tracee: Tracee) -> No
     assert [type(event) for event in log.events if not isinstance(event, ExecDigest)] == [ExecAllowed, ExecAllowed]
     assert {event.user_id for event in execs} == {os.getuid()}, "its own, not the one that the role was given"
     assert troubles == []
+
+
+def test_no_exec_waits_for_the_thread_that_hashes(tracee: Tracee) -> None:
+    """Not even where it stands still, and more wait for it than may."""
+    log = Log()
+    made = context(log)
+    reader = StandingStill(
+        **{field.name: getattr(made.reader, field.name) for field in dataclasses.fields(made.reader)}
+    )
+    trap = start(tracee, dataclasses.replace(made, reader=reader), print)
+    assert [tracee.exec() for _ in range(70)] == ["ran"] * 70
+    said = Counter(event.digest for event in log.events if isinstance(event, ExecAllowed))
+    assert said == {"later": 64, "skipped: busy": 6}
+    assert len(log.events) == 70, "the control: nothing was hashed yet"
+    reader.may_begin.set()
+    tracee.end()
+    assert trap.join(10)
+    assert len(log.events) == 70 + 64
 
 
 def test_a_new_policy_holds_from_the_next_exec(tracee: Tracee) -> None:

@@ -1,9 +1,9 @@
 """SHELL: an exec under the trap against one that nothing sees, and against sandlock's (`sandlocked`).
 
 Ours has policy, scrubber and a signed event log on disk; sandlock logs nothing. Programs of one UID, the bare one
-behind the same confine stub without any filter or Landlock, spawn /bin/true in turns and time each spawn from inside, from
-posix_spawn(3) to the wait's return. A ratio is taken within each round, and the median of these is reported: what else
-the machine does falls on all of a round alike.
+behind the same confine stub without any filter or Landlock, spawn /bin/true in turns and time each spawn from inside,
+from posix_spawn(3) to the wait's return. A ratio is taken within each round, and the median of these is reported: what
+else the machine does falls on all of a round alike.
 """
 
 from __future__ import annotations

@@ -60,6 +60,9 @@ class _NoLog:
     def append(self, event: AnyEvent) -> None:
         """Forget the event."""
 
+    def settle(self) -> None:
+        """Nothing waits."""
+
 
 def main(argv: list[str]) -> int:
     """Print the layer report; 0, or with `--verify` 1 where a layer that every session counts on is not enforced.

@@ -88,6 +88,11 @@ class EventLog:
             if self._uncovered >= CHECKPOINT_EVERY:
                 self._checkpoint()
 
+    def settle(self) -> None:
+        """Do now what the next `append` would have to do first: for who is in no hurry any more."""
+        with self._lock:
+            self._chain.settle()
+
     def record(self, event: AnyEvent) -> bool:
         """Append `event`; False where it cannot be, for who has nothing to deny. A gap event will tell of it."""
         try:

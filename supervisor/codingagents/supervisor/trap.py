@@ -48,6 +48,10 @@ class Recorder(Protocol):
         """Record `event`, or raise `EventLogError`: then the exec is denied."""
         ...
 
+    def settle(self) -> None:
+        """Do what can wait until the exec was let go."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrapContext:
@@ -179,6 +183,7 @@ class ExecTrap:
             time.sleep(_RETRY_SECONDS)  # a tree that retries in a loop must not spin on a full disk
             return
         seccomp.let_continue(self._listener, notification)
+        context.log.settle()
         if told.digest == LATER and call.program is not None:
             self._digests.later(call.program, record.resolved_path)
             call.program = None  # the worker's now

@@ -37,9 +37,16 @@ class Chain:
         """Start an empty chain; a malformed session id raises `ConfigError`."""
         self.session = parse_session_id(session)
         self.seq = 0  # of the next line; also the number of lines committed
-        self.prev = genesis(session)
+        self._prev = genesis(session)
         self._tree = MerkleTree()
         self._prepared: bytes | None = None
+        self._committed: bytes | None = None  # not yet taken up
+
+    @property
+    def prev(self) -> str:
+        """What the next line says of the line before it."""
+        self.settle()
+        return self._prev
 
     def prepare(self, event: AnyEvent, moment: datetime) -> bytes:
         """Return the next line, newline included, stamped with an aware `moment`.
@@ -55,12 +62,19 @@ class Chain:
         """Take up `line`, which `prepare` returned last and which is now written."""
         if line != self._prepared:
             raise RuntimeError("only the line that was prepared last can be committed")
+        self.settle()
         self._prepared = None
-        bare = line[:-1]
+        self._committed = line
         self.seq += 1
-        self.prev = line_hash(bare)
-        self._tree.append(bare)
+
+    def settle(self) -> None:
+        """Hash the line that was committed last, if that is still to do: the next `prepare` would, and waits for it."""
+        if self._committed is not None:
+            bare, self._committed = self._committed[:-1], None
+            self._prev = line_hash(bare)
+            self._tree.append(bare)
 
     def root(self) -> bytes:
         """Return the RFC 6962 root over the committed lines, each without its newline."""
+        self.settle()
         return self._tree.root()

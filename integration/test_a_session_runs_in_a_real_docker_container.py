@@ -7,6 +7,7 @@ with the same flags; that program is `container/probe.py`, and it imports nothin
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -24,6 +25,7 @@ from codingagents.trust.events import (
     HelperRequest,
     PinMismatch,
     SessionEnded,
+    SessionStarted,
 )
 from container_findings import Ran, expected_states, probe, run_session
 from container_rig import AGENT_UID, GOOD_PORT, TOKEN, WRONG_PORT, Engine, Running, Session, Terminal, Upstream
@@ -35,11 +37,13 @@ LEAST = (
     *("--cap-drop", "ALL", "--cap-add", "SETUID", "--cap-add", "SETGID"),
     *("--security-opt", "no-new-privileges"),
 )
+ENGINE_TMPFS = tuple(f"--tmpfs={wanted.path}:{wanted.engine_options}" for wanted in mounts_seen.WANTED)
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "default": (),
     "least": LEAST,
     "sys_admin": ("--cap-add", "SYS_ADMIN"),
-    "engine_tmpfs": tuple(f"--tmpfs={wanted.path}:{wanted.engine_options}" for wanted in mounts_seen.WANTED),
+    "engine_tmpfs": ENGINE_TMPFS,
+    "other_tmpfs": (*ENGINE_TMPFS[:-1], "--tmpfs=/run/agent-data-export:exec,mode=0755"),
     "read_only": ("--read-only", "--tmpfs", "/run"),
 }
 SHELL = "bash --norc --noediting -i"
@@ -79,9 +83,10 @@ def ran(request: pytest.FixtureRequest, engine: Engine, upstream: Upstream) -> I
 
 
 def test_the_session_ends_as_its_agent_did_and_leaves_nothing_in_the_container(ran: Ran) -> None:
-    """But for mount points: those of the test's volumes, and where the session could mount, its own."""
+    """But for mount points: those of the test's volumes, and the session's own where it or the engine mounted."""
     assert (ran.code, ran.errors) == (0, "")
-    mounted = {wanted.path for wanted in mounts_seen.WANTED} if ran.layers["run_dirs"].state == "enforced" else set()
+    by_somebody = ran.layers["mountns"].state == "enforced" or ran.settings in ("engine_tmpfs", "other_tmpfs")
+    mounted = {wanted.path for wanted in mounts_seen.WANTED} if by_somebody else set()
     renamed = {"/run", "/etc", "/etc/passwd", "/etc/group"}  # written, and as they were again
     assert {line[2:] for line in ran.left} - renamed == {"/session", "/workspace"} | mounted
     assert "root:x:0:" in ran.accounts
@@ -157,6 +162,9 @@ def test_rows_that_depend_on_the_settings_do(ran: Ran) -> None:
     assert rows["engine_seccomp"].state == "enforced"
     assert rows["exec_trap"].detail["memory_access"] == "fsuid"
     assert (rows["caps_bounding"].state == "partial") == (ran.settings == "least")
+    assert (rows["run_dirs"].state == "partial") == (ran.settings not in ("sys_admin", "engine_tmpfs"))
+    if ran.settings == "other_tmpfs":
+        assert rows["run_dirs"].why == "mounted with other options: /run/agent-data-export"
     confined_by_apparmor = rows["apparmor"].state == "enforced"  # Docker's own profile forbids mounting
     if ran.settings == "sys_admin" and not confined_by_apparmor:
         assert rows["mountns"].state == "enforced"
@@ -165,22 +173,19 @@ def test_rows_that_depend_on_the_settings_do(ran: Ran) -> None:
         assert rows["mountns"].remedy.startswith("--cap-add SYS_ADMIN")
 
 
+def test_the_sessions_ids_have_names_where_the_container_has_a_place_for_them(ran: Ran) -> None:
+    (started,) = ran.of(SessionStarted)
+    assert started.accounts == ("numeric: /etc/.pwd.lock: EROFS" if ran.settings == "read_only" else "created")
+
+
 @pytest.mark.parametrize(
     ("flags", "layer", "state"),
     [
         (("--security-opt", "seccomp=unconfined"), "engine_seccomp", "unavailable"),
         (("--cap-add", "SYS_PTRACE"), "exec_trap", "enforced"),
-        (
-            (
-                *(f"--tmpfs={wanted.path}:{wanted.engine_options}" for wanted in mounts_seen.WANTED[:-1]),
-                "--tmpfs=/run/agent-data-export:exec,mode=0755",
-            ),
-            "run_dirs",
-            "partial",
-        ),
         (("--read-only", "--tmpfs", "/tmp:exec"), "landlock_exec", "enforced"),
     ],
-    ids=["no profile", "sys_ptrace", "a tmpfs with other options", "read-only"],
+    ids=["no profile", "sys_ptrace", "read-only"],
 )
 def test_doctor_agrees_with_the_probe_on_other_settings_too(
     engine: Engine, tmp_path: Path, flags: tuple[str, ...], layer: str, state: str
@@ -192,6 +197,30 @@ def test_doctor_agrees_with_the_probe_on_other_settings_too(
     assert {name: row["state"] for name, row in rows.items()} == expected_states(found)
     assert rows[layer]["state"] == state
     assert rows["exec_trap"]["detail"]["memory_access"] == found["memory_access"]
+
+
+def test_where_a_profile_refuses_what_a_layer_is_put_on_with_the_remedy_names_the_calls(
+    engine: Engine, tmp_path: Path
+) -> None:
+    refused = ["seccomp", "memfd_create", "landlock_create_ruleset", "keyctl"]
+    rule = {"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM}
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    flags = ("--security-opt", f"seccomp={profile}")
+    found = probe(engine, flags, _with_outside(tmp_path))
+    report = json.loads(engine.run(flags, "coding-agents", "doctor", "--json").stdout)["layers"]
+    assert {row["layer"]: row["state"] for row in report} == expected_states(found)
+    remedies = {row["layer"]: row["remedy"] for row in report}
+    for layer, calls in {
+        "seccomp_static": "seccomp",
+        "userns": "seccomp",
+        "memfd_rule": "seccomp, memfd_create",
+        "exec_trap": "seccomp",
+        "landlock_exec": "landlock_create_ruleset, landlock_add_rule, landlock_restrict_self",
+    }.items():
+        assert remedies[layer].startswith("--security-opt seccomp=PROFILE that "), layer
+        assert f"allows {calls}" in remedies[layer]
+    assert not remedies["engine_seccomp"], "this profile is one, too"
 
 
 def _with_outside(workspace: Path) -> Path:

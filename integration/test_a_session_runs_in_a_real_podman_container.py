@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from codingagents.supervisor.layers import LAYER_NAMES
-from codingagents.trust.events import SessionEnded
+from codingagents.trust.events import SessionEnded, SessionStarted
 from container_findings import Ran, expected_states, run_session
 from container_rig import AGENT_UID, GOOD_PORT, WRONG_PORT, Session, Upstream
 from podman_rig import Podman
@@ -82,6 +82,13 @@ def test_user_namespaces_are_refused_by_this_layer_where_the_engine_lets_them_th
     assert ran.layers["userns"].detail["refused_by"] == "this layer"
     assert ran.probe["memory_of_the_same_user"] == "ok", "likewise"
     assert ran.layers["seccomp_static"].detail["refused_by"] == "this layer"
+
+
+def test_podmans_profile_is_seen_by_what_it_refuses_and_a_bare_kernel_would_not(ran: Ran) -> None:
+    assert (ran.probe["keyctl"], ran.probe["userfaultfd"]) == ("ok", "EPERM")
+    assert "userfaultfd of nothing before our filters: EPERM" in ran.layers["engine_seccomp"].probe
+    assert ran.layers["engine_seccomp"].state == "enforced"
+    assert [started.accounts for started in ran.of(SessionStarted)] == ["created"]
 
 
 def test_podman_stop_ends_a_session_within_seconds(podman: Podman, upstream: Upstream, tmp_path: Path) -> None:

@@ -27,6 +27,15 @@ def opened(path: str, flags: int, directory: int | None = None, mode: int = 0o60
         os.close(descriptor)
 
 
+def unseen_sentence(path: str, made_by: Collection[int]) -> str:
+    """Return what is to be said of a walk that did not see all."""
+    numbers = " ".join(map(str, sorted(made_by)))
+    return (
+        f"warning: {path} has more entries than are looked at; what the session made in the rest keeps "
+        f"its user IDs: {numbers}"
+    )
+
+
 @dataclass(slots=True)
 class TreeWalk:
     """One walk over the tree at `path`: `visit` gets a descriptor of each inode, the top's first, and its fstat(2)."""

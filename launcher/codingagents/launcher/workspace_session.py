@@ -24,12 +24,15 @@ from codingagents.launcher.terminal import say, say_briefly
 from codingagents.launcher.uids import ids_of
 from codingagents.launcher.workspace import check_reachable
 from codingagents.launcher.workspace_copy import TreeCopy
-from codingagents.launcher.workspace_owner import GivingBack
+from codingagents.launcher.workspace_owner import GivingBack, unseen_sentence
+from codingagents.launcher.workspace_record import Head
+from codingagents.launcher.workspace_rights import repair, shared
 from codingagents.launcher.workspace_rules import git_environment, place_name, returned_mode
 from codingagents.rewrite import places
 from codingagents.rewrite.specs import SessionSpec
 from codingagents.trust.errors import ProcessError, UsageError
 
+_RECORDS = "workspace-records"  # beside the copies: what trees were before a session got rights there
 _PASSED_THROUGH = 0o711
 _SHOWN_EVERY = 1000  # entries
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -50,16 +53,11 @@ def workspace_of(spec: SessionSpec, base: Path = Path(places.WORKSPACES)) -> Ite
     `spec.working_directory` is the tree that the user means. Copies lie below `base`. Raises `UsageError` and
     `ProcessError`.
     """
+    repair(base.with_name(_RECORDS))
     tree = spec.working_directory
     owner = os.stat(tree)  # now: what is there later, a session may have put there
     if spec.workspace == "direct":
-        check_reachable(tree, spec.uids)
-        placed = Placed(_working_in(spec, tree, _repository(tree)))
-        try:
-            yield placed
-        finally:
-            if placed.started:
-                _give_back(tree, spec, owner)
+        yield from _direct(spec, owner, base.with_name(_RECORDS))
         return
     if base.is_relative_to(os.path.realpath(tree)):
         raise UsageError(f"the workspace {tree} holds {base}, where copies are made; name a smaller one")
@@ -74,6 +72,23 @@ def workspace_of(spec: SessionSpec, base: Path = Path(places.WORKSPACES)) -> Ite
             _hand_over(tree, copied.spec, owner)
         else:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def _direct(spec: SessionSpec, owner: os.stat_result, records: Path) -> Iterator[Placed]:
+    """Do what `workspace_of` does for the tree itself, which the session has rights in for as long as it lasts."""
+    tree = spec.working_directory
+    check_reachable(os.path.dirname(tree) if spec.workspace_acl else tree, spec.uids)
+    placed = Placed(_working_in(spec, tree, _repository(tree)))
+    with contextlib.ExitStack() as rights:
+        if spec.workspace_acl:
+            head = Head(session=spec.session, tree=tree, owner=owner.st_uid, group=owner.st_gid, uids=spec.uids)
+            with _ended_by_signals():
+                rights.enter_context(shared(head, records))
+        try:
+            yield placed
+        finally:
+            if placed.started and not spec.workspace_acl:
+                _give_back(tree, spec, owner)
 
 
 def _working_in(spec: SessionSpec, directory: str, repository: str) -> SessionSpec:
@@ -160,10 +175,7 @@ def _walk(giving: GivingBack) -> None:
     except OSError as error:
         say_briefly(f"warning: not all that the session made in {giving.path} has its owner: {error.strerror}")
     if giving.unseen:
-        say_briefly(
-            f"warning: {giving.path} has more entries than are looked at; what the session made in the rest keeps "
-            f"its user IDs: {' '.join(map(str, sorted(giving.made_by)))}"
-        )
+        say_briefly(unseen_sentence(giving.path, giving.made_by))
 
 
 @contextlib.contextmanager

@@ -142,7 +142,6 @@ def test_a_client_certificate_is_not_shown_below_a_bypass_of_pins(override_pins:
 
 NOT_YET = {
     '[session]\nnetwork = "helpers"': '[session] network = "helpers" is not available yet; use "host"',
-    "[session]\nworkspace_acl = true": "[session] workspace_acl is not available yet; remove it",
     OFF.replace("false", "true"): "[mcp_servers.off] command servers are not available yet; "
     "set enabled = false to leave it out",
     LOCAL + 'listen = "stdio"': '[mcp_servers.local] listen = "stdio" is not available yet; use "http"',

@@ -7,10 +7,12 @@ import os
 import stat
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from codingagents.supervisor import kernel
 from codingagents.trust.events import ExecAllowed, ExecDigest
 from trap_harness import (
     UID,
@@ -199,25 +201,82 @@ def test_another_program_under_the_same_name_has_its_own_hash(how: str, owner: i
         assert before.st_ino == after.st_ino, "the control: a key without the change time is fooled"
 
 
-def test_many_programs_to_hash_hold_up_no_exec() -> None:
-    """They cost a bounded queue and a bounded quota; each record says what became of its hash."""
-    count = 1000
+def spawning(count: int, size: int) -> Outcome:
+    """Run as many programs, one after the other, each of its own and of `size` bytes."""
     program = """
         os.chdir(sys.argv[1])
         for number in range(int(sys.argv[2])):
             os.posix_spawn(f"p{number}", ["x"], {})
-            os.wait()
+            assert os.wait()[1] == 0
     """
     with shared_directory() as files:
         for number in range(count):
             target = Path(copy_program("/usr/bin/true", files / f"p{number}"))
-            with target.open("r+b") as file:
-                file.truncate(30 * 2**20)
+            os.truncate(target, size)
         outcome = run(Request(argv=python(program, str(files), str(count)), trees=[str(files)]))
-    said = Counter(event.digest for event in outcome.allowed[1:])
-    assert sum(said.values()) == count
-    assert set(said) <= {"later", "skipped: busy", "skipped: too much to hash"}
-    assert said["later"] < count
-    told = [event for event in outcome.events if isinstance(event, ExecDigest)]
-    assert said["later"] == len([event for event in told if event.resolved_path.startswith(str(files))])
+    assert (outcome.code, len(outcome.allowed)) == (0, 1 + count)
+    return outcome
+
+
+def test_many_programs_to_hash_cost_a_bounded_queue_and_quota() -> None:
+    """Each record says what became of its hash, and each `later` has its digest."""
+    count = 1000
+    outcome = spawning(count, 30 * 2**20)
     outcome.verify()
+    said = Counter(event.digest for event in outcome.allowed[1:])
+    assert set(said) <= {"later", "skipped: busy", "skipped: too much to hash"}
+    assert 0 < said["later"] < count
+    assert len(digests(outcome)) == sum(event.digest == "later" for event in outcome.allowed)
+
+
+def test_programs_that_take_long_to_hash_hold_up_no_exec() -> None:
+    """When the last one runs, most still have to be hashed: an exec that waits would leave one at most."""
+    count = 60  # times 34 MB: within the queue and the quota
+    outcome = spawning(count, 34 * 10**6)
+    assert [event.digest for event in outcome.allowed[1:]] == ["later"] * count
+    last = outcome.events.index(outcome.allowed[-1])
+    still = sum(isinstance(event, ExecDigest) for event in outcome.events[last:])
+    assert still > count / 2
+
+
+@every_reader
+@pytest.mark.parametrize("hidden", [True, False], ids=["hidepid=2", "without hidepid"])
+def test_a_record_is_right_where_proc_hides_the_processes_of_others(hidden: bool, sys_ptrace: bool) -> None:
+    """As in a container of its own, and as administrators mount it; the agent's own look is the control."""
+    program = """
+        import subprocess
+        os.chdir(sys.argv[1])
+        spawned = subprocess.Popen(["./script", "argument"], close_fds=False)
+        spawned.wait()
+        say([os.getpid(), spawned.pid, os.path.exists("/proc/1/stat")])
+    """
+    with shared_directory() as files:
+        path = script(files / "script", b"#!/usr/bin/true\n")
+        request = Request(argv=python(program, str(files)), trees=[str(files)], sys_ptrace=sys_ptrace, linger=0.5)
+        outcome = where_proc_hides(request) if hidden else run(request)
+        expected = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    parent, spawned, sees_others = outcome.said[0]
+    assert sees_others is not hidden
+    event = outcome.allowed[-1]
+    assert (event.process_pid, event.thread_id) == (spawned, spawned)
+    assert (event.process_parent_pid, event.user_id) == (parent, UID)
+    assert (event.resolved_path, event.working_directory) == (path, str(files))
+    assert event.command_args == ["./script", "argument"]
+    assert event.interpreters == [os.path.realpath("/usr/bin/true")]
+    assert digests(outcome)[path].executable_sha256 == expected
+    assert outcome.denied == []
+    assert outcome.reply.troubles == []
+
+
+def where_proc_hides(request: Request) -> Outcome:
+    """Run `request` with a /proc that shows to each user its own processes only."""
+
+    def hide_and_run() -> Outcome:
+        kernel.unshare(kernel.CLONE_NEWNS)  # this thread's
+        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        kernel.mount("proc", "/proc", "proc", flags, "hidepid=2")
+        return run(request)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(hide_and_run).result()

@@ -14,7 +14,7 @@ TRUE = os.fsencode(os.path.realpath("/usr/bin/true"))
 
 
 def scripts(**options: object) -> Scripts:
-    return Scripts(**{"file_ids": None, "groups": (), "procs": proc_mounts()} | options)  # type: ignore[arg-type]
+    return Scripts(**{"file_ids": None, "groups": (), "procs": proc_mounts()} | options)  # type: ignore[arg-type]  # a test's own
 
 
 def found(path: Path, reader: Scripts | None = None) -> Interpreted:

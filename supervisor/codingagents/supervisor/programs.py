@@ -67,9 +67,10 @@ class Program:
     def keeps(self, mounts: frozenset[int], now: int) -> bool:
         """Say whether the same `seen` means the same bytes, as long as root does not lie; `now` in nanoseconds.
 
-        Who owns a file can write it, and who could write it before may still have it open; but every write shows in
+        Who owns a file can write it, and who could write it before may still have it open; but every write(2) shows in
         the change time, which nobody can set. That time is only as good as the file system (`mounts`), and not yet
-        while it is of this very moment.
+        while it is of this very moment. What it does not show is a store into memory that was mapped, and stored to,
+        before the file became root's: a session gives root no file of a role that still runs.
         """
         seen = self.seen
         return (

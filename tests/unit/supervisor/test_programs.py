@@ -1,6 +1,7 @@
 """A file that is to be executed, on real files: nothing is opened for its sake, and what keeps its bytes is known."""
 
 import fcntl
+import mmap
 import os
 import signal
 import stat
@@ -30,6 +31,12 @@ def file(tmp_path: Path) -> Path:
     path.write_bytes(b"0123456789")
     path.chmod(0o755)
     return path
+
+
+def wait_for_another_time(held: Program) -> None:
+    """By the clock of file systems, for a few milliseconds at most."""
+    while time.clock_gettime_ns(STAMPS) <= held.seen.ctime:
+        pass
 
 
 @contextmanager
@@ -69,8 +76,7 @@ def test_it_is_read_in_pieces_up_to_the_size_that_was_seen(file: Path) -> None:
 @pytest.mark.parametrize("change", ["written", "mode", "times", "unlinked", "renamed over"])
 def test_whatever_is_done_to_it_is_a_change(file: Path, change: str) -> None:
     with program(file) as held:
-        while time.clock_gettime_ns(STAMPS) <= held.seen.ctime:
-            pass  # a few milliseconds at most
+        wait_for_another_time(held)
         assert not held.changed()
         match change:
             case "written":
@@ -85,6 +91,20 @@ def test_whatever_is_done_to_it_is_a_change(file: Path, change: str) -> None:
                 file.with_name("new").write_bytes(b"0123456789")
                 file.with_name("new").rename(file)
         assert held.changed()
+
+
+def test_a_store_into_memory_that_was_mapped_and_stored_to_does_not_show(file: Path) -> None:
+    """The limit of what a change time tells; hence whose files keep their bytes."""
+    with file.open("rb+") as opened, mmap.mmap(opened.fileno(), 0) as mapped:
+        mapped[0] = ord("a")
+        with program(file) as held:
+            mapped[0] = ord("b")
+            assert not held.changed()
+            assert held.head(1) == b"b"
+            wait_for_another_time(held)
+            opened.write(b"c")
+            opened.flush()
+            assert held.changed(), "the control: a write(2) does"
 
 
 def test_a_name_of_records_has_device_inode_and_modification_time(file: Path) -> None:

@@ -47,7 +47,8 @@ from codingagents.trust.scrub import Scrubber
 from codingagents.trust.verify import Verified, verify_log
 from codingagents.trust.vocabulary import Role, Secret, SessionId
 
-UID = 58021  # of no account, and of no other process of a test run
+UID = 58021  # the agent's: of no account, and of no other process of a test run
+UIDS = {Role.AGENT: UID, Role.TASK: UID + 2, Role.COMMAND_SERVER: UID + 3}
 SESSION = SessionId("trap-test")
 KEY = checkpoint.new_key(b"\7" * 32)
 PATIENCE = 60.0  # seconds; only a failing test waits that long
@@ -118,6 +119,8 @@ class Request(msgspec.Struct, kw_only=True):
     """What to run, and behind what."""
 
     argv: list[str]
+    role: Role = Role.AGENT
+    others: list[Request] = []  # other roles beside this one, with its rules; their standard input is empty
     rules: list[ExecRule] = []
     enforce: bool = False
     trees: list[str] = []  # besides the default ones
@@ -138,10 +141,11 @@ class Reply(msgspec.Struct, kw_only=True):
     """What the supervisor saw."""
 
     code: int
+    others: list[int]  # exit codes of the other roles
     layers: list[Layer]
     troubles: list[str]
     failed: ExecFailed | None
-    trap_ended: bool
+    trap_ended: bool  # each role's
     dumpable: int  # of the supervisor, after all is over
     death_signal: int  # likewise
     fs_uids: list[int]  # of each of its threads, while the trap still served
@@ -234,7 +238,7 @@ def start(request: Request) -> Iterator[Run]:
         if process.poll() != 0:
             process.kill()
             process.wait()
-            processes.Children().signal_users({UID}, signal.SIGKILL)
+            processes.Children().signal_users(UIDS.values(), signal.SIGKILL)
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -293,14 +297,14 @@ async def confined(
         scrubber=Scrubber({name: Secret(value) for name, value in request.secrets.items()}),
         on_trouble=troubles.append,
     )
-    role = ConfinedRole(stub, Role.AGENT, settings)
+    role = ConfinedRole(stub, request.role, settings)
     spec = ConfineSpec(
         argv=request.argv,
         limits=request.limits,
         environment=request.environment,
         working_directory=request.working_directory,
-        uid=UID,
-        gid=UID,
+        uid=UIDS[request.role],
+        gid=UIDS[request.role],
         groups=request.groups,
         umask=request.umask,
         execute_trees=sorted({*trees, *map(os.path.realpath, trees)}),
@@ -337,24 +341,35 @@ async def _supervise(request: Request, directory: str) -> Reply:
     log = open_log(request.log_directory or directory, troubles)
     os.chmod(directory, 0o711)
     probe_file = rundirs.write_probe_file(f"{directory}/self-test")
-    async with trio.open_nursery() as nursery:
+    make = functools.partial(confined, children=children, log=log, troubles=troubles, probe_file=probe_file)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
         await nursery.start(reaper.run)
-        async with confined(
-            request, children, log=log, troubles=troubles, probe_file=probe_file, stdio={0: 0, 1: 1, 2: 2}
-        ) as made:
-            failed = await made.role.go()
-            for number in (0, 1):  # the agent's now: EOF on its output must be its end
-                os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            ended = await reaper.wait(made.stub.child)
-            fs_uids = _fs_uids()
-            await trio.sleep(request.linger)
-            while children.signal_users({UID}, signal.SIGKILL):  # noqa: ASYNC110 -- nothing announces the last of them
-                await trio.sleep(0.01)
-            trap_ended = made.role.trap is None or await trio.to_thread.run_sync(made.role.trap.join, 10.0)
+        made = await stack.enter_async_context(make(request, stdio={0: 0, 1: 1, 2: 2}))
+        others = [
+            await stack.enter_async_context(
+                make(msgspec.structs.replace(other, rules=request.rules), stdio={0: nothing, 1: 1, 2: 2})
+            )
+            for other in request.others
+        ]
+        for other in others:
+            await other.role.go()
+        failed = await made.role.go()
+        for number in (0, 1):  # the roles' now: EOF on their output must be their end
+            os.dup2(nothing, number)
+        codes = [(await reaper.wait(each.stub.child)).code for each in (made, *others)]
+        fs_uids = _fs_uids()
+        await trio.sleep(request.linger)
+        uids = [UIDS[each.role] for each in (request, *request.others)]
+        while children.signal_users(uids, signal.SIGKILL):  # noqa: ASYNC110 -- nothing announces the last of them
+            await trio.sleep(0.01)
+        traps = [each.role.trap for each in (made, *others) if each.role.trap is not None]
+        trap_ended = all([await trio.to_thread.run_sync(trap.join, 10.0) for trap in traps])
         nursery.cancel_scope.cancel()
-    log.close(SessionEnded(exit_code=ended.code, reason="over"))
+    log.close(SessionEnded(exit_code=codes[0], reason="over"))
     return Reply(
-        code=ended.code,
+        code=codes[0],
+        others=codes[1:],
         layers=made.layers,
         troubles=troubles,
         failed=failed,

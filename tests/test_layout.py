@@ -34,7 +34,11 @@ SPAWNERS: dict[str, frozenset[str] | None] = {
     "trio": frozenset({"run_process", "lowlevel.open_process"}),
 }
 # A stub's children, in which it tries what is forbidden, are its own, and gone before it becomes the role.
-SPAWN_HOMES = ("supervisor/processes.py", "supervisor/attempts.py", "launcher/engines/")
+# git for a workspace runs before there is a session, or when its last process has ended.
+SPAWN_HOMES = (
+    *("supervisor/processes.py", "supervisor/attempts.py"),
+    *("launcher/engines/", "launcher/workspace_git.py"),
+)
 # The zygote clones by a raw system call and has no wait to steal: it needs no entry in SPAWN_HOMES.
 
 EXECS = {"os": frozenset(f"exec{how}" for how in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"))}

@@ -23,6 +23,7 @@ import msgspec
 from codingagents.launcher.terminal import say, say_briefly
 from codingagents.launcher.uids import ids_of
 from codingagents.launcher.workspace import check_reachable
+from codingagents.launcher.workspace_clone import make_clone
 from codingagents.launcher.workspace_copy import TreeCopy
 from codingagents.launcher.workspace_owner import GivingBack, unseen_sentence
 from codingagents.launcher.workspace_record import Head
@@ -59,6 +60,9 @@ def workspace_of(spec: SessionSpec, base: Path = Path(places.WORKSPACES)) -> Ite
     if spec.workspace == "direct":
         yield from _direct(spec, owner, base.with_name(_RECORDS))
         return
+    if spec.workspace == "clone":
+        yield from _cloned(spec, owner, base)
+        return
     if base.is_relative_to(os.path.realpath(tree)):
         raise UsageError(f"the workspace {tree} holds {base}, where copies are made; name a smaller one")
     made = _place(base, spec.session)
@@ -69,7 +73,9 @@ def workspace_of(spec: SessionSpec, base: Path = Path(places.WORKSPACES)) -> Ite
         yield copied
     finally:
         if copied.started:
-            _hand_over(tree, copied.spec, owner)
+            _hand_over(copied.spec.working_directory, spec, owner)
+            copy = copied.spec.working_directory
+            say_briefly(f"what the session made of {tree} is in {copy}; {tree} is as it was")
         else:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -89,6 +95,25 @@ def _direct(spec: SessionSpec, owner: os.stat_result, records: Path) -> Iterator
         finally:
             if placed.started and not spec.workspace_acl:
                 _give_back(tree, spec, owner)
+
+
+def _cloned(spec: SessionSpec, owner: os.stat_result, base: Path) -> Iterator[Placed]:
+    """Do what `workspace_of` does for a clone: its commits go to the owner's repository, and all of it is kept."""
+    tree = spec.working_directory
+    made = _place(base, spec.session)
+    placed = Placed(spec)
+    try:
+        with _ended_by_signals():
+            clone = make_clone(tree, made, spec.uids, owner)
+        placed.spec = _working_in(spec, clone.working_directory, clone.path)
+        yield placed
+    finally:
+        if placed.started:
+            clone.take_over(spec.session)
+            _hand_over(clone.path, spec, owner)
+            say_briefly(f"the session's clone, with what it did not commit, is in {clone.path}")
+        else:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def _working_in(spec: SessionSpec, directory: str, repository: str) -> SessionSpec:
@@ -140,9 +165,8 @@ def _copy(tree: str, spec: SessionSpec) -> None:
         say(f"warning: left out of the copy: {copy.more_left_out} more")
 
 
-def _hand_over(tree: str, spec: SessionSpec, owner: os.stat_result) -> None:
-    """Give the copy to the tree's owner, and say where it is."""
-    copy = spec.working_directory
+def _hand_over(copy: str, spec: SessionSpec, owner: os.stat_result) -> None:
+    """Give the copy to the tree's owner."""
     _walk(
         GivingBack(
             path=copy,
@@ -154,7 +178,6 @@ def _hand_over(tree: str, spec: SessionSpec, owner: os.stat_result) -> None:
         )
     )
     os.chmod(copy, stat.S_IMODE(owner.st_mode) & 0o777)
-    say_briefly(f"what the session made of {tree} is in {copy}; {tree} is as it was")
 
 
 def _give_back(tree: str, spec: SessionSpec, owner: os.stat_result) -> None:

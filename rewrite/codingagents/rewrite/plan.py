@@ -157,8 +157,6 @@ def not_available(config: Config) -> Iterator[str]:
     """Yield a sentence for each thing that config.toml may say and a session cannot do, or cannot do yet."""
     if config.session.network != "host":
         yield Table({}, config.file, "session").sentence('network = "helpers" is not available yet; use "host"')
-    if config.session.workspace_mode == "clone":
-        yield Table({}, config.file, "session").sentence('workspace_mode = "clone" is not available yet; use "copy"')
     for name in _LAYERS_NOT_YET:
         # Nothing reports on them, so that a requirement would pass unmet.
         if config.session.layers.get(name, "off") != "off":

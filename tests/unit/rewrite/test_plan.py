@@ -146,7 +146,6 @@ NOT_YET = {
     "set enabled = false to leave it out",
     LOCAL + 'listen = "stdio"': '[mcp_servers.local] listen = "stdio" is not available yet; use "http"',
     '[session]\nlayers = { agent_netns = "require" }': "[session.layers] agent_netns is not available yet; remove it",
-    '[session]\nworkspace_mode = "clone"': '[session] workspace_mode = "clone" is not available yet; use "copy"',
     '[session]\nlayers = { uid_drop = "off" }': '[session.layers] uid_drop cannot be "off": the agent would be root; '
     "remove it",
     '[session]\nlayers = { mountns = "off" }': '[session.layers] mountns cannot be "off": a session takes it wherever '

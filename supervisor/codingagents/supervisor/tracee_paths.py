@@ -20,7 +20,7 @@ _NOTHING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES})
 
 
 class NamelessError(Exception):
-    """What the path leads to has no path that we could name, so no rule can speak of it."""
+    """What the path leads to has no path that we could name, or none that we may see, so no rule can speak of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,9 @@ def _name_of(descriptor: int) -> bytes:
 def resolve(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes | None:
     """Return where the absolute `path` leads for process `pid`, or None where nothing is there or we may not look.
 
-    `procs` is `proc_mounts()`. Raises `NamelessError` for a file without a name (a memfd, a deleted program), and
-    `OSError` where the walk fails for any other reason: the kernel's own may still succeed.
+    `procs` is `proc_mounts()`. Raises `NamelessError` for a file without a name (a memfd, a deleted program) and for
+    what procfs does not show us, and `OSError` where the walk fails for any other reason: the kernel's own may still
+    succeed.
     """
     try:
         return _walk(pid, path, procs)
@@ -107,7 +108,12 @@ def _walk(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes:
             at = at[: max(at.rfind(b"/"), 0)]
             continue
         here = at + b"/" + name
-        target = _link(here)
+        try:
+            target = _link(here)
+        except OSError as error:
+            if _hidden(error, at + b"/", procs):
+                raise NamelessError("procfs does not show us what it names") from None
+            raise
         if target is None:
             at = here
             continue
@@ -123,6 +129,17 @@ def _walk(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes:
             at = b"" if target.startswith(b"/") else at
             rest += target.split(b"/")[::-1]
     return at or b"/"
+
+
+def _hidden(error: OSError, directory: bytes, procs: tuple[bytes, ...]) -> bool:
+    """Say whether procfs may have kept from us what it shows to the role.
+
+    The role owns the user namespaces that it makes, and so may look into their processes, as we may not. With the mount
+    option `hidepid` such a process is not even there.
+    """
+    if error.errno == errno.EACCES:
+        return directory.startswith(procs)
+    return error.errno == errno.ENOENT and directory in procs
 
 
 def _link(here: bytes) -> bytes | None:

@@ -115,6 +115,20 @@ def test_procfs_is_read_for_the_process_that_asks(tree: Path) -> None:
         assert {path: leads_to(path, pid) for path in paths} == paths
 
 
+def test_a_process_that_procfs_does_not_show_is_not_taken_for_none(tree: Path) -> None:
+    """With `hidepid` one in a user namespace of the role's is there for the role, and not for us."""
+    (tree / "to-nobody").symlink_to("/proc/4194305/root/usr/bin/false")  # above the highest number of a process
+    for path in ("/proc/4194305/root/usr/bin/false", tree / "to-nobody"):
+        with pytest.raises(NamelessError, match="does not show"):
+            leads_to(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
+def test_what_procfs_keeps_from_us_is_not_taken_for_nothing() -> None:
+    with pytest.raises(NamelessError, match="does not show"):
+        leads_to("/proc/1/root/usr/bin/false")
+
+
 @pytest.mark.parametrize("kind", ["pipe", "memfd", "deleted", "replaced"])
 def test_a_file_without_a_name_has_none(tree: Path, kind: str) -> None:
     path = tree / "victim"

@@ -275,7 +275,7 @@ def hostile_config(rig: Rig) -> str:
         plant.format(".git/included")
         + plant.format(".git/config")
         + "git config --file .git/config include.path included; git config --file .git/config core.hooksPath .git/h\n"
-        + f"mkdir .git/h .git/hooks; for hook in {hooks}; do cp {rig.planted} .git/h; cp {rig.planted} .git/h/$hook; "
+        + f"mkdir -p .git/h .git/hooks; for hook in {hooks}; do cp {rig.planted} .git/h; cp {rig.planted} .git/h/$hook; "
         + f"cp {rig.planted} .git/hooks/$hook; done; echo '* filter=evil diff=evil' > .gitattributes\n"
     )
 
@@ -477,3 +477,27 @@ def test_roots_own_repository_is_cloned_too(rig: Rig) -> None:
     assert rig.ran_as() == []
     assert f"{BELOW}main" in acts("git for-each-ref; git fsck --strict", rig.tree, 0)
     assert {os.lstat(path).st_uid for path in [rig.tree, *rig.tree.rglob("*")]} == {0}
+
+
+def test_nothing_that_an_earlier_session_left_in_the_tree_runs(rig: Rig) -> None:
+    """Neither as it is cloned and compared nor as it takes commits; the control: the owner's `git status` there."""
+    acts(hostile_config(rig), *at(rig))
+    before = rig.refs()
+    with rig.session() as clone:
+        acts(f"echo agent > made; git add made; {COMMIT} -m agent", clone, UIDS.agent)
+    assert set(rig.refs()) - set(before) == {f"{BELOW}main"}
+    assert rig.ran_as() == []
+    acts("git status || true", *at(rig))
+    assert rig.ran_as() == [str(OWNER)]
+
+
+def test_a_branch_in_the_way_is_said_and_nothing_lost(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    acts("git branch coding-agents", *at(rig))
+    before = rig.refs()
+    with rig.session() as clone:
+        acts(f"echo agent > made; git add made; {COMMIT} -m agent", clone, UIDS.agent)
+    said = capsys.readouterr().err
+    assert f"cannot be taken into {rig.tree}: git cannot make its branches: " in said
+    assert f"'refs/heads/coding-agents' exists; cannot create '{BELOW}main'; it is in {rig.clone}\n" in said
+    assert rig.refs() == before
+    assert acts("git log -1 --format=%s", rig.clone, OWNER) == "agent\n"

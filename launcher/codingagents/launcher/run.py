@@ -73,6 +73,7 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
     agent = options.agent or config.session.agent or DEFAULT_AGENT
     plan = _uids(config, options.uid_base)
     workspace = choose_workspace(options.workspace, config)
+    owner = os.stat(workspace)
     overrides = OverrideStore(options.base / places.OVERRIDES)
     anchors = read_anchors(anchor_sources(config), config.file, overrides)
     spec = plan_session(
@@ -89,6 +90,7 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
         public_key=checkpoint.public_key(signing_key),
         config_sha256=digest,
         today=now.date(),
+        workspace_owner=(owner.st_uid, owner.st_gid),
     )
     check_headers(spec, secrets)
     files = session_dir.place(session, base=options.base, directory=options.session_dir)

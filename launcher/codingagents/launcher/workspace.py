@@ -1,4 +1,4 @@
-"""SHELL: the agent's working directory: which one it is, and whether the agent's user can enter it. Changes nothing."""
+"""SHELL: the agent's working directory: which one it is, and what the agent's user can do there. Changes nothing."""
 
 from __future__ import annotations
 
@@ -35,18 +35,25 @@ def check_reachable(workspace: str, uids: UidPlan) -> None:
     not tell: then the session is left to find out.
     """
     for directory in [workspace, *map(str, Path(workspace).parents)][::-1]:
-        found = os.stat(directory)
-        if found.st_uid == uids.agent:
-            bit = stat.S_IXUSR
-        elif found.st_gid in (uids.agent, uids.workspace_gid):
-            bit = stat.S_IXGRP
-        else:
-            bit = stat.S_IXOTH
-        if not found.st_mode & bit and not _has_acl(directory):
+        if not _rights(os.stat(directory), uids) & stat.S_IXOTH and not _has_acl(directory):
             raise UsageError(
                 f"the agent's user cannot enter {directory}, and so not the workspace {workspace}; "
                 "give it a copy that others can reach, with --workspace"
             )
+
+
+def is_read_only(workspace: str, uids: UidPlan) -> bool:
+    """Return whether the mode of `workspace` keeps the agent's user from making anything there; False if in doubt."""
+    return not _rights(os.stat(workspace), uids) & stat.S_IWOTH and not _has_acl(workspace)
+
+
+def _rights(found: os.stat_result, uids: UidPlan) -> int:
+    """Return the three bits of a mode that count for the agent's user, as the others' bits."""
+    if found.st_uid == uids.agent:
+        return found.st_mode >> 6 & stat.S_IRWXO
+    if found.st_gid in (uids.agent, uids.workspace_gid):
+        return found.st_mode >> 3 & stat.S_IRWXO
+    return found.st_mode & stat.S_IRWXO
 
 
 def _has_acl(directory: str) -> bool:

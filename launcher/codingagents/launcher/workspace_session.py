@@ -22,7 +22,7 @@ import msgspec
 
 from codingagents.launcher.terminal import say, say_briefly
 from codingagents.launcher.uids import ids_of
-from codingagents.launcher.workspace import check_reachable
+from codingagents.launcher.workspace import check_reachable, is_read_only
 from codingagents.launcher.workspace_clone import make_clone
 from codingagents.launcher.workspace_copy import TreeCopy
 from codingagents.launcher.workspace_owner import GivingBack, unseen_sentence
@@ -90,6 +90,11 @@ def _direct(spec: SessionSpec, owner: os.stat_result, records: Path) -> Iterator
             head = Head(session=spec.session, tree=tree, owner=owner.st_uid, group=owner.st_gid, uids=spec.uids)
             with _ended_by_signals():
                 rights.enter_context(shared(head, records))
+        elif is_read_only(tree, spec.uids):
+            say(
+                f"warning: the agent can only read {tree}, which belongs to UID {owner.st_uid}; for it to work there, "
+                'set workspace_mode = "copy" or "clone", or workspace_acl = true'
+            )
         try:
             yield placed
         finally:

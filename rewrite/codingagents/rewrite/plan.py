@@ -86,12 +86,13 @@ def plan_session(
     public_key: str,
     config_sha256: str,
     today: datetime.date,
+    workspace_owner: tuple[int, int] | None = None,
 ) -> SessionSpec:
     """Return the whole session as the supervisor is told it.
 
-    `anchors` maps the name of each https server to what `anchors.read_anchors` found. Raises `ConfigError` for what is
-    not available yet, for a secret that is not there, for pins past their date and for empty anchors; `UsageError` for
-    an empty `command`.
+    `anchors` maps the name of each https server to what `anchors.read_anchors` found; `workspace_owner` is the UID and
+    GID that `working_directory` belongs to. Raises `ConfigError` for what is not available yet, for a secret that is
+    not there, for pins past their date and for empty anchors; `UsageError` for an empty `command`.
     """
     for sentence in not_available(config):
         raise ConfigError(sentence)
@@ -114,12 +115,19 @@ def plan_session(
         limits=config.session.limits,
         workspace=config.session.workspace_mode,
         workspace_acl=config.session.workspace_acl,
+        task_owner=_task_owner(config, workspace_owner),
         codex_toml=passed_through(config),
         command=list(command),
         working_directory=working_directory,
         environment=dict(environment),
         public_key=public_key,
     )
+
+
+def _task_owner(config: Config, workspace_owner: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return as whom tasks work where they get no rights of their own; never root, who would be unconfined."""
+    shared = config.session.workspace_acl or config.session.workspace_mode != "direct"
+    return None if shared or workspace_owner is None or workspace_owner[0] == 0 else workspace_owner
 
 
 def with_anchors(

@@ -198,6 +198,9 @@ class SessionSpec(Message, frozen=True, kw_only=True):
     limits: RoleLimits = RoleLimits()  # of the agent
     workspace: WorkspaceMode = "direct"
     workspace_acl: bool = False  # the launcher gave agent and task their rights by POSIX ACLs
+    # UID and GID that tasks run as in a tree that they have no other rights in: its owner's. None: uids.task. It is a
+    # person's, who has other processes: what kills every process of a role must not take it for one.
+    task_owner: tuple[int, int] | None = None
     codex_toml: str = ""  # what config.toml holds for Codex itself; `clients.codex` adds the endpoints
     command: list[str]
     working_directory: str

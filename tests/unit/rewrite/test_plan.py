@@ -140,6 +140,27 @@ def test_a_client_certificate_is_not_shown_below_a_bypass_of_pins(override_pins:
     )
 
 
+@pytest.mark.parametrize(
+    ("session", "owner", "expected"),
+    [
+        ("", (1000, 100), (1000, 100)),
+        ("", (0, 0), None),
+        ("", None, None),
+        ("workspace_acl = true", (1000, 100), None),
+        ('workspace_mode = "copy"', (1000, 100), None),
+        ('workspace_mode = "clone"', (1000, 100), None),
+    ],
+)
+def test_tasks_are_the_owner_where_they_have_no_rights_of_their_own(
+    session: str, owner: tuple[int, int] | None, expected: tuple[int, int] | None
+) -> None:
+    """And never root; nor does the UID that the supervisor kills all processes of become a person's."""
+    spec = plan(parse_config(f"[session]\n{session}", "c.toml"), workspace_owner=owner)
+    assert spec.task_owner == expected
+    assert spec.uids.task == 300_001
+    assert wire.decode(SessionSpec, wire.encode(spec)) == spec
+
+
 NOT_YET = {
     '[session]\nnetwork = "helpers"': '[session] network = "helpers" is not available yet; use "host"',
     OFF.replace("false", "true"): "[mcp_servers.off] command servers are not available yet; "

@@ -6,6 +6,7 @@ Filters of its own above ours, a tracer that turns another call into an exec, fi
 from __future__ import annotations
 
 import platform
+import signal
 
 import pytest
 
@@ -254,3 +255,180 @@ def test_the_loader_runs_what_may_be_read_and_a_rule_on_it_costs_programs_nothin
         assert outcome.denied[-1].firmness == "firm"
         assert outcome.allowed[-2].command_args[1] == f"{directory}/program", "it is in the record"
         assert run(Request(argv=argv, rules=[*rules, deny("**/ld-linux-x86-64.so.2")])).said == ["EPERM", "EPERM", 0]
+
+
+EXECVE_OF_I386 = """
+    import mmap
+    PROT, FLAGS = 7, 0x62  # MAP_PRIVATE, MAP_ANONYMOUS, MAP_32BIT: pointers of i386 are of 32 bits
+    libc.mmap.restype = ctypes.c_void_p
+    base = libc.mmap(None, ctypes.c_size_t(4096), PROT, FLAGS, -1, ctypes.c_long(0))
+    path, argv = sys.argv[1].encode(), base + 1024
+    def place(at, data):
+        ctypes.memmove(at, data, len(data))
+        return at
+    place(base + 512, path + b"\\0")
+    place(argv, struct.pack("<II", base + 512, 0))
+    # push rbx; mov eax, 11; mov ebx, PATH; mov ecx, ARGV; xor edx, edx; int 0x80; pop rbx; ret
+    code = b"\\x53\\xb8" + struct.pack("<I", 11) + b"\\xbb" + struct.pack("<I", base + 512)
+    code += b"\\xb9" + struct.pack("<I", argv) + bytes.fromhex("31d2cd805bc3")
+    call = ctypes.CFUNCTYPE(ctypes.c_int)(place(base, code))
+    def by_int80():
+        failure = -call()
+        raise OSError(failure, "")
+    say(outcome(by_int80))
+    say(outcome(lambda: os.execve(path, ["x"], {})))
+"""
+
+
+@every_reader
+def test_an_execve_of_another_architecture_kills_and_runs_nothing(sys_ptrace: bool) -> None:
+    """`int 0x80` in a program of 64 bits. The control is the same without the filters: it runs the program."""
+    off = ["exec_trap", "memfd_rule", *NO_STATIC_FILTER]
+    control = attack(EXECVE_OF_I386, "/usr/bin/false", layers_off=off, sys_ptrace=sys_ptrace)
+    if control.said[0] == -signal.SIGSEGV:
+        pytest.skip("this kernel has no 32-bit calls")
+    assert control.said == [1, 1], "the control did not show the call working"
+    for path in ("/usr/bin/false", "/usr/bin/true"):
+        outcome = attack(EXECVE_OF_I386, path, sys_ptrace=sys_ptrace)
+        assert outcome.said == [-signal.SIGSYS, "EPERM" if path == "/usr/bin/false" else 0]
+        assert [event.resolved_path for event in outcome.denied] == ["/usr/bin/false"] * (path == "/usr/bin/false")
+        assert outcome.reply.troubles == []
+
+
+ROOT_OF_ANOTHER = """
+    # A child, with a root directory of its own where it is told so (CLONE_NEWUSER), that waits until its pipe ends.
+    read_end, write_end = os.pipe()
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write_end)
+        chrooted = sys.argv[1] == "chroot" and libc.unshare(0x10000000) == 0 and libc.chroot(b"/usr/sbin") == 0
+        os.write(told, b"y" if chrooted else b"n")
+        os.read(read_end, 1)
+        os._exit(0)
+    chrooted = os.read(ready, 1) == b"y"
+    root = f"/proc/{pid}/root"
+    path = "/ldconfig" if chrooted else "/usr/sbin/ldconfig"
+    execve = lambda name: outcome(lambda: os.execve(name, ["ldconfig", "--version"], {}))
+    names = [root + path, f"/proc/{pid}/task/{pid}/root{path}", f"/proc/{pid}/cwd/usr/sbin/ldconfig"]
+    say([chrooted, *map(execve, names)])
+    os.close(write_end)
+    os.waitpid(pid, 0)
+"""
+
+
+@every_reader
+@pytest.mark.parametrize("chrooted", [False, True], ids=["same root", "another root"])
+def test_a_program_below_the_root_of_another_process_is_not_run(chrooted: bool, sys_ptrace: bool) -> None:
+    """The control is the same without the rule, and where the root is another, without the trap."""
+    off = NO_STATIC_FILTER if chrooted else []
+    argv = python(ROOT_OF_ANOTHER, "chroot" if chrooted else "")
+    request = Request(argv=argv, rules=[deny("/usr/sbin/ldconfig")], layers_off=off, sys_ptrace=sys_ptrace)
+    outcome = run(request)
+    assert outcome.said == [[chrooted, "EPERM", "EPERM", "EPERM"]]
+    assert len(outcome.denied) == 3
+    request.rules = []
+    if chrooted:
+        request.layers_off = ["exec_trap", *off]
+    assert run(request).said == [[chrooted, 0, 0, 0]]
+
+
+REACH = """
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    libc.ptrace.restype = ctypes.c_long
+    TGKILL, PIDFD_GETFD, PROCESS_VM_READV = 234, 438, 310
+    PTRACE_SEIZE, PTRACE_DETACH = 0x4206, 17
+    flood = os.fork()
+    if flood == 0:
+        while True:  # the trap's thread has the role's filesystem identity most of the time
+            try:
+                os.execve("/usr/bin/false", ["x"], {})
+            except PermissionError:
+                pass
+
+    def vm_read(pid):
+        memory = ctypes.create_string_buffer(8)
+        here = (ctypes.c_size_t * 2)(ctypes.addressof(memory), 8)
+        there = (ctypes.c_size_t * 2)(0x400000, 8)
+        try:
+            raw(PROCESS_VM_READV, pid, here, ctypes.c_ulong(1), there, ctypes.c_ulong(1), ctypes.c_ulong(0))
+        except OSError as error:
+            if error.errno != errno.EFAULT:  # of an address that is none: it was let in
+                raise
+
+    def seize(thread):
+        if libc.ptrace(PTRACE_SEIZE, thread, None, None) != 0:
+            raise OSError(ctypes.get_errno(), "")
+        os.kill(thread, signal.SIGCONT)
+        libc.ptrace(PTRACE_DETACH, thread, None, None)
+
+    def take(pid):
+        with os.fdopen(os.pidfd_open(pid)) as handle:
+            number = libc.syscall(ctypes.c_long(PIDFD_GETFD), handle.fileno(), 0, 0)
+        if number < 0:
+            raise OSError(ctypes.get_errno(), "")
+        os.close(number)
+
+    def reached(pid):
+        # Which of the ways in were open once, over all threads of the process.
+        ways = set()
+        for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+            of_thread = f"/proc/{pid}/task/{thread}/"
+            for name, act in {
+                "tgkill": lambda: raw(TGKILL, pid, thread, 0),
+                "ptrace": lambda: seize(thread),
+                "process_vm_readv": lambda: vm_read(thread),
+                "pidfd_getfd": lambda: take(pid),
+                "mem": lambda: os.close(os.open(of_thread + "mem", os.O_RDWR)),
+                "environ": lambda: open(of_thread + "environ", "rb").read(),
+                "fd": lambda: os.listdir(of_thread + "fd"),
+                "exe": lambda: os.readlink(of_thread + "exe"),
+                "maps": lambda: open(of_thread + "maps", "rb").read(),
+                "syscall": lambda: open(of_thread + "syscall", "rb").read(),
+                "cwd": lambda: os.stat(of_thread + "cwd/"),
+            }.items():
+                try:
+                    act()
+                except OSError:
+                    continue
+                ways.add(name)
+        return ways
+
+    supervisor, threads, ways = os.getppid(), set(), set()
+    for _ in range(300):
+        ways |= reached(supervisor)
+        threads |= set(os.listdir(f"/proc/{supervisor}/task"))
+    say([len(threads), sorted(ways)])
+    say(sorted(reached(flood)))
+    os.kill(flood, signal.SIGKILL)
+    os.waitpid(flood, 0)
+"""
+WAYS_IN = [
+    "cwd",
+    "environ",
+    "exe",
+    "fd",
+    "maps",
+    "mem",
+    "pidfd_getfd",
+    "process_vm_readv",
+    "ptrace",
+    "syscall",
+    "tgkill",
+]
+
+
+@every_reader
+def test_the_thread_that_acts_as_the_role_is_no_way_into_the_supervisor(sys_ptrace: bool) -> None:
+    """By each of its threads, while the trap has the role's filesystem identity; even without the static filter.
+
+    The control is a process of the role's own, into which every one of the ways leads.
+    """
+    outcome = attack(REACH, layers_off=["seccomp_static"], sys_ptrace=sys_ptrace)
+    (threads, ways), of_its_own = outcome.said
+    assert ways == []
+    assert threads >= 3, "the main one, the trap's and the one that hashes"
+    assert of_its_own == sorted(WAYS_IN)
+    assert len(outcome.denied) > 100
+    assert (outcome.reply.dumpable, outcome.reply.death_signal) == (1, signal.SIGKILL)
+    assert outcome.reply.troubles == []

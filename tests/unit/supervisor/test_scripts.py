@@ -1,15 +1,16 @@
 """What is run for a script, on real files; integration/test_the_trap_records_… compares with what the kernel runs."""
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
 
-from codingagents.supervisor.programs import Program
+from codingagents.supervisor.programs import Program, local_mounts
 from codingagents.supervisor.scripts import Interpreted, Scripts
 from codingagents.supervisor.tracee_paths import proc_mounts
 
-NOBODY = 65534
+NOBODY, GROUP = 65534, 65533
 TRUE = os.fsencode(os.path.realpath("/usr/bin/true"))
 
 
@@ -78,6 +79,18 @@ def test_the_systems_are_read_once() -> None:
         assert scripts().interpreters(os.getpid(), program) == Interpreted(), "the control"
 
 
+def test_what_does_not_keep_its_bytes_is_not_remembered_either() -> None:
+    """Else it were told once its change time is old enough, with what was read before."""
+    path = Path("/usr/bin/ldd").resolve()
+    reader = scripts(mounts=frozenset())
+    assert found(path, reader).names
+    later = dataclasses.replace(reader, mounts=local_mounts())
+    with Unreadable(os.open(path, os.O_PATH)) as program:
+        assert later.interpreters(os.getpid(), program) == Interpreted()
+        assert found(path, later).names
+        assert later.interpreters(os.getpid(), program).names, "the control"
+
+
 class Unreadable(Program):
     """A file that nobody may open."""
 
@@ -89,10 +102,10 @@ class Unreadable(Program):
 def test_a_script_is_read_as_the_role_and_the_thread_is_itself_again(tmp_path: Path) -> None:
     path = script(tmp_path / "it", b"#!/usr/bin/true\n", 0o711)
     groups = os.getgroups()
-    role = scripts(file_ids=(NOBODY, NOBODY), groups=(NOBODY,))
+    role = scripts(file_ids=(NOBODY, NOBODY), groups=(GROUP,))
     assert found(path, role) == Interpreted(), "only executable: the kernel may read it, the role may not"
     assert found(path).names == (TRUE,), "the control"
     assert os.getgroups() == groups
-    os.chown(path, 0, NOBODY)
+    os.chown(path, 0, GROUP)
     path.chmod(0o750)
     assert found(path, role).names == (TRUE,)

@@ -98,7 +98,11 @@ def run(options: RunOptions, environment: MutableMapping[str, str]) -> int:
         spec = placed.spec
         engine.prepare()
         session_dir.create(files, spec)
-        doubtful = [*without_pin(config), *(warning for each in anchors.values() for warning in each.warnings)]
+        doubtful = [
+            *([placed.warning] if placed.warning else []),
+            *without_pin(config),
+            *(warning for each in anchors.values() for warning in each.warnings),
+        ]
         for warning in (*config.warnings, *doubtful, *check_expiry(config, now.date()), *_left_out(config, agent)):
             say(f"warning: {warning}")
         held = SecretFiles(

@@ -44,6 +44,7 @@ class Placed:
     """A session's specification with the directory that it works in; `started` once anything may have run there."""
 
     spec: SessionSpec
+    warning: str = ""  # what is to be said once the session is about to start
     started: bool = False
 
 
@@ -91,8 +92,8 @@ def _direct(spec: SessionSpec, owner: os.stat_result, records: Path) -> Iterator
             with _ended_by_signals():
                 rights.enter_context(shared(head, records))
         elif is_read_only(tree, spec.uids):
-            say(
-                f"warning: the agent can only read {tree}, which belongs to UID {owner.st_uid}; for it to work there, "
+            placed.warning = (
+                f"the agent can only read {tree}, which belongs to UID {owner.st_uid}; for it to work there, "
                 'set workspace_mode = "copy" or "clone", or workspace_acl = true'
             )
         try:

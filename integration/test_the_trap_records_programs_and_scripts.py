@@ -16,6 +16,7 @@ from codingagents.supervisor import kernel
 from codingagents.trust.events import ExecAllowed, ExecDigest
 from trap_harness import (
     UID,
+    UIDS,
     Outcome,
     Request,
     copy_program,
@@ -81,6 +82,24 @@ def test_the_process_is_named_by_its_own_ids_whichever_of_its_threads_calls(sys_
     assert (by_thread.process_pid, by_thread.process_parent_pid, by_thread.user_id) == (threaded, parent, UID)
     assert by_thread.thread_id not in (threaded, 0)
     assert (by_vfork.process_pid, by_vfork.thread_id, by_vfork.process_parent_pid) == (vforked, vforked, parent)
+
+
+@every_reader
+def test_each_record_has_the_role_whose_trap_it_came_to(sys_ptrace: bool) -> None:
+    """Roles at once, each with a script of its own; the names of traps are ours, the UIDs are what the kernel says."""
+    with shared_directory() as files:
+        paths = {role: script(files / role.value, b"#!/usr/bin/true\n") for role in UIDS}
+        agent, *others = (
+            Request(argv=python(EXEC_ALL, path), role=role, trees=[str(files)], sys_ptrace=sys_ptrace, linger=0.5)
+            for role, path in paths.items()
+        )
+        agent.others = others
+        outcome = run(agent)
+    assert sorted(map(str, outcome.said)) == sorted(str({path: 0}) for path in paths.values())
+    for role, path in paths.items():
+        event, told = record_of(outcome, path), digests(outcome)[path]
+        assert (event.role, event.user_id, told.role, told.problem) == (role.value, UIDS[role], role.value, None)
+    assert len(outcome.allowed) == 2 * len(UIDS)
 
 
 @every_reader

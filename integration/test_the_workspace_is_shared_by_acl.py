@@ -554,18 +554,20 @@ def test_a_tree_that_the_agent_can_only_read_is_said(rig: Rig) -> None:
         assert placed.warning.startswith(sentence) == said
 
 
-def test_a_whole_session_with_the_real_agent(rig: Rig) -> None:
-    """And that a launcher killed in it is followed by a run that puts the tree right."""
+def words(rig: Rig, *command: str) -> list[str]:
+    """Return what a person would type to run `command` in the tree, in a configuration with ACLs."""
     home = rig.place / "home"
-    home.mkdir(mode=0o700)
+    home.mkdir(mode=0o700, exist_ok=True)
     config = home / "config.toml"
     config.write_text("[session]\nworkspace_acl = true\n")
-    before = listing(rig.tree, times=False)
-    words = [sys.executable, "-I", "-m", "codingagents.launcher", "run", "--config", config, "--uid-base", UIDS.agent]
-    command = ["/bin/sh", "-ec", "cat private; echo agent > made; rm made; getfacl -n ."]
+    options = ["--config", str(config), "--uid-base", str(UIDS.agent), "--workspace", str(rig.tree)]
+    return [sys.executable, "-I", "-m", "codingagents.launcher", "run", *options, "--", "/bin/sh", "-ec", *command]
+
+
+def completed(rig: Rig, *command: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [*map(str, words), "--workspace", str(rig.tree), "--", *command],
-        env={"HOME": str(home), "PATH": os.environ["PATH"]},
+        words(rig, *command),
+        env={"HOME": str(rig.place / "home"), "PATH": os.environ["PATH"]},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -573,6 +575,31 @@ def test_a_whole_session_with_the_real_agent(rig: Rig) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_whole_session_with_the_real_agent(rig: Rig) -> None:
+    before = listing(rig.tree, times=False)
+    done = completed(rig, "cat private; echo agent > made; rm made; getfacl -n .")
     assert done.stdout.startswith("private\n")
     assert f"user:{UIDS.agent}:rwx" in done.stdout
+    assert listing(rig.tree, times=False) == before
+
+
+def test_the_run_after_a_whole_session_was_killed_puts_the_tree_right(rig: Rig) -> None:
+    """The launcher is killed; what ran for it ends by itself, which the end of its output shows."""
+    before = listing(rig.tree, times=False)
+    with subprocess.Popen(
+        words(rig, "echo agent > made; echo ready; exec cat"),
+        env={"HOME": str(rig.place / "home"), "PATH": os.environ["PATH"]},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == b"ready\n"
+        launcher.kill()
+        assert launcher.stdout.read() == b""
+    assert names_session(rig.tree)
+    done = completed(rig, "rm made")
+    assert f" was killed; {rig.tree} has the rights and owners it had before" in done.stderr
     assert listing(rig.tree, times=False) == before

@@ -318,12 +318,20 @@ ROOT_OF_ANOTHER = """
 
 
 @every_reader
+@pytest.mark.parametrize("hidepid", [False, True], ids=["", "hidepid"])
 @pytest.mark.parametrize("chrooted", [False, True], ids=["same root", "another root"])
-def test_a_program_below_the_root_of_another_process_is_not_run(chrooted: bool, sys_ptrace: bool) -> None:
+def test_a_program_below_the_root_of_another_process_is_not_run(
+    chrooted: bool, hidepid: bool, sys_ptrace: bool
+) -> None:
     """The control is the same without the rule, and where the root is another, without the trap."""
     off = NO_STATIC_FILTER if chrooted else []
-    argv = python(ROOT_OF_ANOTHER, "chroot" if chrooted else "")
-    request = Request(argv=argv, rules=[deny("/usr/sbin/ldconfig")], layers_off=off, sys_ptrace=sys_ptrace)
+    request = Request(
+        argv=python(ROOT_OF_ANOTHER, "chroot" if chrooted else ""),
+        rules=[deny("/usr/sbin/ldconfig")],
+        layers_off=off,
+        hidepid=hidepid,
+        sys_ptrace=sys_ptrace,
+    )
     outcome = run(request)
     assert outcome.said == [[chrooted, "EPERM", "EPERM", "EPERM"]]
     assert len(outcome.denied) == 3

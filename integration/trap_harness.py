@@ -56,6 +56,8 @@ PYTHON = "/usr/bin/python3"  # in an executable tree, whatever this test runs un
 _PR_GET_PDEATHSIG = 2
 _REQUEST, _REPLY = "request.json", "reply.json"
 _PID1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+# An instance of procfs of its own, in which a user sees only the processes that it may trace.
+_HIDEPID = ("unshare", "-m", "sh", "-c", 'mount -t proc -o hidepid=invisible proc /proc && exec "$@"', "sh")
 _NO_SYS_PTRACE = ("setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace")
 
 
@@ -132,6 +134,7 @@ class Request(msgspec.Struct, kw_only=True):
     umask: int = 0o022
     secrets: dict[str, str] = {}
     sys_ptrace: bool = True
+    hidepid: bool = False  # on /proc
     pid1: bool = False  # of a PID namespace of its own; else a subreaper
     linger: float = 0.0  # seconds that what outlives the program has
     log_directory: str = ""  # where the event log goes; a directory of the test's own by default
@@ -229,7 +232,11 @@ def start(request: Request) -> Iterator[Run]:
     """Run `request`; when the block ends, nothing of it is left."""
     directory = Path(tempfile.mkdtemp(prefix="trap-"))
     (directory / _REQUEST).write_bytes(msgspec.json.encode(request))
-    prefix = (*(_PID1 if request.pid1 else ()), *(() if request.sys_ptrace else _NO_SYS_PTRACE))
+    prefix = (
+        *(_PID1 if request.pid1 else ()),
+        *(_HIDEPID if request.hidepid else ()),
+        *(() if request.sys_ptrace else _NO_SYS_PTRACE),
+    )
     command = [*prefix, sys.executable, "-I", os.path.abspath(__file__), str(directory)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:

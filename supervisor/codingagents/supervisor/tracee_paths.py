@@ -111,7 +111,7 @@ def _walk(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes:
         try:
             target = _link(here)
         except OSError as error:
-            if _hidden(error, at + b"/", procs):
+            if here.startswith(procs) and _hidden(error, here, tuple(proc + b"%d/" % pid for proc in procs)):
                 raise NamelessError("procfs does not show us what it names") from None
             raise
         if target is None:
@@ -131,15 +131,13 @@ def _walk(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes:
     return at or b"/"
 
 
-def _hidden(error: OSError, directory: bytes, procs: tuple[bytes, ...]) -> bool:
-    """Say whether procfs may have kept from us what it shows to the role.
+def _hidden(error: OSError, here: bytes, of_the_tracee: tuple[bytes, ...]) -> bool:
+    """Say whether procfs may have kept `here` from us and shows it to the role.
 
     The role owns the user namespaces that it makes, and so may look into their processes, as we may not. With the mount
-    option `hidepid` such a process is not even there.
+    option `hidepid` nothing seems to be there. Only of the tracee itself, whose memory we could read, is all shown.
     """
-    if error.errno == errno.EACCES:
-        return directory.startswith(procs)
-    return error.errno == errno.ENOENT and directory in procs
+    return error.errno == errno.EACCES or (error.errno == errno.ENOENT and not here.startswith(of_the_tracee))
 
 
 def _link(here: bytes) -> bytes | None:

@@ -118,7 +118,7 @@ def test_procfs_is_read_for_the_process_that_asks(tree: Path) -> None:
 def test_a_process_that_procfs_does_not_show_is_not_taken_for_none(tree: Path) -> None:
     """With `hidepid` one in a user namespace of the role's is there for the role, and not for us."""
     (tree / "to-nobody").symlink_to("/proc/4194305/root/usr/bin/false")  # above the highest number of a process
-    for path in ("/proc/4194305/root/usr/bin/false", tree / "to-nobody"):
+    for path in ("/proc/4194305/root/usr/bin/false", "/proc/4194305", tree / "to-nobody"):
         with pytest.raises(NamelessError, match="does not show"):
             leads_to(path)
 

@@ -22,7 +22,7 @@ import pytest
 from codingagents.launcher.workspace_acl import parse, to_bytes
 from codingagents.launcher.workspace_session import workspace_of
 from codingagents.rewrite.specs import SessionSpec, UidPlan
-from codingagents.trust.errors import ProcessError, UsageError
+from codingagents.trust.errors import ConfigError, ProcessError, UsageError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other users' files need root")
 
@@ -528,16 +528,12 @@ def test_other_mounts_below_the_tree_get_no_entries(rig: Rig, capsys: pytest.Cap
         subprocess.run(["umount", rig.tree / "bound", rig.tree / "other"], check=True)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"), [("root", "is root's; chown it to a user"), ("holds", "where its record lies")]
-)
-def test_a_tree_that_is_not_a_users_project_is_refused(rig: Rig, spoil: str, said: str) -> None:
-    tree = rig.tree if spoil == "root" else rig.place
-    os.chown(tree, 0 if spoil == "root" else OWNER, 0)
-    before = listing(tree)
-    with pytest.raises(UsageError, match=said):
-        workspace_of(msgspec.structs.replace(rig.spec(), working_directory=str(tree)), rig.base).__enter__()
-    assert listing(tree) == before
+def test_a_tree_of_roots_is_refused(rig: Rig) -> None:
+    os.chown(rig.tree, 0, 0)
+    before = listing(rig.tree)
+    with pytest.raises(UsageError, match="is root's; chown it to a user"):
+        rig.session().__enter__()
+    assert listing(rig.tree) == before
 
 
 def test_a_tree_that_the_agent_can_only_read_is_said(rig: Rig) -> None:
@@ -603,3 +599,31 @@ def test_the_run_after_a_whole_session_was_killed_puts_the_tree_right(rig: Rig) 
     done = completed(rig, "rm made")
     assert f" was killed; {rig.tree} has the rights and owners it had before" in done.stderr
     assert listing(rig.tree, times=False) == before
+
+
+def test_records_that_others_could_write_are_not_worked_off(rig: Rig) -> None:
+    """They say which rights root sets where."""
+    with rig.session() as tree:
+        (record,) = rig.records
+        kept = record.with_name("forged")
+        shutil.copy(record, kept)
+    before = listing(tree)
+    kept.parent.chmod(0o777)
+    with pytest.raises(ConfigError, match="has mode 0777; run: chmod 700"):
+        rig.repaired()
+    assert kept.exists()
+    kept.parent.chmod(0o700)
+    rig.repaired()
+    assert not kept.exists()
+    assert listing(tree) == before
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", "no record\n"])
+def test_what_is_no_record_is_said_and_left(rig: Rig, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with rig.session():
+        pass
+    place = rig.base.with_name("workspace-records") / "other"
+    place.write_text(text)
+    rig.repaired()
+    assert f"{place} is no record of a session's rights; look at it and delete it" in capsys.readouterr().err
+    assert place.read_text() == text

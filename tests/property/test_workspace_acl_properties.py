@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,33 +119,3 @@ def test_a_default_is_as_the_directory_or_as_it_was(default: Acl | None, access:
 @given(st.integers(0, 0o7777))
 def test_a_mode_is_a_list(mode: int) -> None:
     assert [entry.perm for entry in of_mode(mode)] == [mode >> 6 & 7, mode >> 3 & 7, mode & 7]
-
-
-OBJ = [(USER_OBJ, 7, NO_ID), (GROUP_OBJ, 5, NO_ID), (OTHER, 5, NO_ID)]
-
-
-@pytest.mark.parametrize(
-    ("version", "entries", "why"),
-    [
-        (1, OBJ, "version 2"),
-        (2, [], "cannot have 4 bytes"),
-        (2, OBJ[:2], "entries for owner, group and others"),
-        (2, [*OBJ[:2], (OTHER, 5, 7)], "an ID where it must not"),
-        (2, [(USER_OBJ, 8, NO_ID), *OBJ[1:]], "more than three bits"),
-        (2, [OBJ[0], *OBJ], "in order"),
-        (2, [OBJ[1], OBJ[0], OBJ[2]], "in order"),
-        (2, [OBJ[0], (USER, 7, 5), *OBJ[1:]], "must have a mask"),
-        (2, [OBJ[0], (USER, 7, NO_ID), OBJ[1], (MASK, 7, NO_ID), OBJ[2]], "an ID where it must not"),
-        (2, [*OBJ, (0x40, 7, NO_ID)], "unknown tag"),
-    ],
-)
-def test_malformed_bytes_are_refused(version: int, entries: list[tuple[int, int, int]], why: str) -> None:
-    data = struct.pack("<I", version) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-    with pytest.raises(WireError, match=why):
-        parse(data)
-
-
-def test_too_many_bytes_and_half_an_entry_are_refused() -> None:
-    for data in (b"", b"\2\0\0", to_bytes(of_mode(0o755))[:-1], bytes(65540)):
-        with pytest.raises(WireError, match="cannot have"):
-            parse(data)

@@ -100,9 +100,12 @@ def new_record(records: Path, head: Head, fill: Callable[[Callable[[Former], Non
 
 
 def left_records(records: Path) -> Iterator[Record]:
-    """Give each record in `records` that no launcher holds, held by us for as long as it is looked at."""
+    """Give each record in `records` that no launcher holds, held by us for as long as it is looked at.
+
+    Raises `ConfigError` where others may write records there.
+    """
     try:
-        paths = sorted(records.iterdir())
+        paths = sorted(private_directory(records, create=False).iterdir())
     except FileNotFoundError:
         return
     for path in paths:

@@ -49,8 +49,6 @@ def shared(head: Head, records: Path) -> Iterator[None]:
     """
     if head.owner == 0:
         raise UsageError(f'the workspace {head.tree} is root\'s; chown it to a user, or set workspace_mode = "copy"')
-    if records.is_relative_to(head.tree):
-        raise UsageError(f"the workspace {head.tree} holds {records}, where its record lies; name a smaller one")
     with contextlib.ExitStack() as stack:
         try:
             record = stack.enter_context(new_record(records, head, functools.partial(_remember, head)))

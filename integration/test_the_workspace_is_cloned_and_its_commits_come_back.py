@@ -275,7 +275,8 @@ def hostile_config(rig: Rig) -> str:
         plant.format(".git/included")
         + plant.format(".git/config")
         + "git config --file .git/config include.path included; git config --file .git/config core.hooksPath .git/h\n"
-        + f"mkdir -p .git/h .git/hooks; for hook in {hooks}; do cp {rig.planted} .git/h; cp {rig.planted} .git/h/$hook; "
+        + f"mkdir -p .git/h .git/hooks; for hook in {hooks}; do "
+        + f"cp {rig.planted} .git/h; cp {rig.planted} .git/h/$hook; "
         + f"cp {rig.planted} .git/hooks/$hook; done; echo '* filter=evil diff=evil' > .gitattributes\n"
     )
 

@@ -23,7 +23,7 @@ _KEPT: Final = 4096  # first lines of files that keep their bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreted:
-    """What a file's `#!` line leads to; nothing where it has none, or where the role may not read it."""
+    """What a file's `#!` line leads to; nothing where it has none, or where it is root's and closed to the role."""
 
     names: tuple[bytes, ...] = ()  # symlinks followed, or as written where nothing is there
     too_deep: bool = False  # there are more: the kernel answers ELOOP
@@ -44,7 +44,11 @@ class Scripts:
     _named: BoundedCache[kernel.Stat, bytes | None] = field(default_factory=lambda: BoundedCache(_KEPT))
 
     def interpreters(self, pid: int, program: Program) -> Interpreted:
-        """Return what process `pid` would run for `program`. Raises as `tracee_paths.find` does."""
+        """Return what process `pid` would run for `program`.
+
+        Raises as `tracee_paths.find` does, and `OSError` for what cannot be read: the kernel runs a script that nobody
+        may read, and its `#!` line can hold all of a program (`-c…`). Only root's own may be closed to the role.
+        """
         name = self._named_by(program)
         if not name:
             return Interpreted()
@@ -70,7 +74,9 @@ class Scripts:
         try:
             with self._as_the_role():
                 name = interpreter_of(program.head(HEAD))
-        except OSError:
+        except PermissionError:
+            if program.seen.uid != 0:
+                raise
             return None
         if keeps:
             self._named[program.seen] = name

@@ -109,3 +109,15 @@ def test_a_script_is_read_as_the_role_and_the_thread_is_itself_again(tmp_path: P
     os.chown(path, 0, GROUP)
     path.chmod(0o750)
     assert found(path, role).names == (TRUE,)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another UID needs root")
+def test_a_script_that_its_owner_closed_is_not_taken_for_a_program(tmp_path: Path) -> None:
+    """The kernel reads it all the same, and its first line alone can be a program, past a rule about interpreters."""
+    path = script(tmp_path / "it", b'#!/usr/bin/python3 -cprint("ran");#\n', 0o111)
+    role = scripts(file_ids=(NOBODY, NOBODY))
+    os.chown(path, NOBODY, NOBODY)
+    with pytest.raises(PermissionError):
+        found(path, role)
+    path.chmod(0o511)
+    assert found(path, role).names == (os.fsencode(os.path.realpath("/usr/bin/python3")),), "the control"

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable
 from typing import Final, Self
 
-from codingagents.supervisor import kernel
+from codingagents.supervisor import kernel, mounts_seen
 
 # File systems of this machine, whose change times nobody but its kernel writes: not those that a process (FUSE) or
 # another machine answers for.
@@ -24,8 +24,8 @@ _GRAIN: Final = 2 * 10**9  # nanoseconds
 def local_mounts() -> frozenset[int]:
     """Return the IDs of the mounts whose change times can be relied on; what is mounted later is not among them."""
     with open("/proc/self/mountinfo", "rb") as file:
-        lines = [line.split() for line in file]
-    return frozenset(int(fields[0]) for fields in lines if fields[fields.index(b"-") + 1] in _LOCAL)
+        mounts = mounts_seen.parse_mountinfo(file.read())
+    return frozenset(mount.id for mount in mounts if mount.kind in _LOCAL)
 
 
 class Program:

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from codingagents.supervisor import kernel
+from codingagents.supervisor import kernel, mounts_seen
 
 _MAX_LINKS: Final = 40  # the kernel's own limit, path_resolution(7)
 _NOTHING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES})
@@ -49,8 +49,8 @@ class FileTree:
 def proc_mounts() -> tuple[bytes, ...]:
     """Return where procfs is mounted, as b"/proc/"; it must be known where links depend on who reads them."""
     with open("/proc/self/mountinfo", "rb") as file:
-        fields = [line.split() for line in file]
-    return tuple(field[4] + b"/" for field in fields if field[field.index(b"-") + 1] == b"proc")
+        mounts = mounts_seen.parse_mountinfo(file.read())
+    return tuple(mount.target + b"/" for mount in mounts if mount.kind == b"proc")
 
 
 def find(pid: int, path: bytes, procs: tuple[bytes, ...]) -> tuple[bytes | None, int]:

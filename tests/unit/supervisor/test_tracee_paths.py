@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from codingagents.supervisor import kernel
+from codingagents.supervisor.programs import local_mounts
 from codingagents.supervisor.tracee_paths import FileTree, NamelessError, proc_mounts, resolve
 
 PROCS = proc_mounts()
@@ -158,6 +160,22 @@ def test_a_moved_file_has_its_new_name(tree: Path) -> None:
 
 def test_procfs_is_found_wherever_it_is_mounted() -> None:
     assert b"/proc/" in proc_mounts()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_procfs_below_any_name_is_found_and_its_links_are_the_tracees(tmp_path: Path) -> None:
+    """Taken for another file system, its links would be followed as ours: another file than what the tracee runs."""
+    place = tmp_path / "a b\r-\rext4\r"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "proc", "proc", place], check=False, capture_output=True).returncode:
+        pytest.skip("no procfs can be mounted here")
+    try:
+        procs = proc_mounts()
+        mount = kernel.statx(bytes(place)).mount
+        assert mount not in local_mounts()
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert bytes(place) + b"/" in procs
 
 
 def test_a_process_of_the_same_container_sees_the_same_tree(tree: Path) -> None:

@@ -48,7 +48,7 @@ def test_with_require_the_session_ends_before_the_agent_runs_and_names_the_cause
     assert (row.wanted, row.state, row.probe) == ("require", "unavailable", "seccomp(NEW_LISTENER): EBUSY")
     (sentence,) = [line for line in session.sentences() if "required layers" in line]
     assert sentence.startswith("coding-agents: required layers are not enforced here: exec_trap: ")
-    assert "another seccomp listener" in sentence
+    assert "EBUSY: another seccomp listener" in sentence
     assert session.events(AgentStarted) == []
     assert session.verify().closed
 

@@ -195,7 +195,7 @@ def _exec_trap(observations: Sequence[Observation], facts: Facts) -> _Outcome:
         "listener": facts.trap_error or "ours",
     }
     if facts.trap_error:
-        busy = "another seccomp listener is in the filter chain (an engine profile with SCMP_ACT_NOTIFY)"
+        busy = "EBUSY: another seccomp listener is in the filter chain (an engine profile with SCMP_ACT_NOTIFY)"
         why = busy if facts.trap_error == "EBUSY" else facts.trap_error
         return _Outcome("unavailable", f"seccomp(NEW_LISTENER): {facts.trap_error}", why, detail)
     refused = bool(observations) and all(seen.outcome == "EPERM" for seen in observations)

@@ -93,7 +93,7 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("exec_trap", "unavailable", [seen("exec_trap", "EPERM")], Facts(), "not refused"),  # refused, but not by us
     ("exec_trap", "unavailable", [seen("exec_trap", "ENOSYS")], TRAPPED, "not refused"),
     ("exec_trap", "unavailable", [], TRAPPED, "not refused"),
-    ("exec_trap", "unavailable", [], Facts(trap_error="EBUSY"), "another seccomp listener"),
+    ("exec_trap", "unavailable", [], Facts(trap_error="EBUSY"), "EBUSY: another seccomp listener"),
     ("exec_trap", "unavailable", [seen("exec_trap", "EPERM")], Facts(trap_error="EINVAL"), "EINVAL"),
     ("pidns", "enforced", [], Facts(is_pid1=True), ""),
     ("pidns", "unavailable", [], Facts(), "not PID 1"),

@@ -91,9 +91,14 @@ def _parent_of(pid: int) -> int | None:
 
 
 def _real_uid(pid: int) -> int | None:
-    """Return the real UID of a process, or None where it is gone or a zombie."""
+    """Return the real UID of a process, or None where it is gone or a zombie.
+
+    A process whose main thread ended while others run on has that thread's state, too: only its threads tell.
+    """
     fields = _status(pid)
-    return None if fields is None or fields[b"State"].startswith(b"Z") else int(fields[b"Uid"].split()[0])
+    if fields is None or (fields[b"State"].startswith(b"Z") and int(fields[b"Threads"]) <= 1):
+        return None
+    return int(fields[b"Uid"].split()[0])
 
 
 def _status(pid: int) -> dict[bytes, bytes] | None:

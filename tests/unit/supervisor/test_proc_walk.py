@@ -57,3 +57,19 @@ def test_a_zombie_is_no_users_process(below: subprocess.Popen[bytes]) -> None:
         time.sleep(0.005)
     assert grandchild not in set(map(held, proc_walk.of_users({os.getuid()})))
     assert grandchild in set(map(held, proc_walk.descendants())), "the control: it is there to be found"
+
+
+def test_a_process_whose_main_thread_ended_is_a_users_process_still() -> None:
+    """Its state says zombie; taken for one, it would outlive its session, which no number of walks would end."""
+    script = (
+        "import ctypes, os, threading; threading.Thread(target=lambda: os.read(0, 1)).start();"
+        "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)"  # exit(2), this thread's alone
+    )
+    with subprocess.Popen([sys.executable, "-I", "-c", script], stdin=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 5
+        while "State:\tZ" not in Path(f"/proc/{process.pid}/status").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        assert process.pid in set(map(held, proc_walk.of_users({os.getuid()})))
+        process.kill()
+    assert process.returncode == -signal.SIGKILL, "the control: it ran until it was killed"

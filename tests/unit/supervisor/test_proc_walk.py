@@ -63,7 +63,7 @@ def test_a_process_whose_main_thread_ended_is_a_users_process_still() -> None:
     """Its state says zombie; taken for one, it would outlive its session, which no number of walks would end."""
     script = (
         "import ctypes, os, threading; threading.Thread(target=lambda: os.read(0, 1)).start();"
-        "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)"  # exit(2), this thread's alone
+        "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)"  # its thread's exit
     )
     with subprocess.Popen([sys.executable, "-I", "-c", script], stdin=subprocess.PIPE) as process:
         deadline = time.monotonic() + 5

@@ -60,7 +60,7 @@ def test_a_zombie_is_no_users_process(below: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_process_whose_main_thread_ended_is_a_users_process_still() -> None:
-    """Its state says zombie; taken for one, it would outlive its session, which no number of walks would end."""
+    """Its state says zombie; taken for one, no walk would signal it, and no session wait for it."""
     script = (
         "import ctypes, os, threading; threading.Thread(target=lambda: os.read(0, 1)).start();"
         "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)"  # its thread's exit

@@ -122,7 +122,8 @@ def _walk(pid: int, path: bytes, procs: tuple[bytes, ...]) -> bytes:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if here.startswith(procs) and not target.startswith(b"self/"):  # `mounts` and `net` are links like any other
             if at + b"/" in procs and name in (b"self", b"thread-self"):
-                rest.append(b"%d" % pid)
+                number = b"%d" % pid
+                rest += [number] if name == b"self" else [number, b"task", number]  # as deep as the link's: for `..`
             else:
                 at = _named(here, target)
         else:

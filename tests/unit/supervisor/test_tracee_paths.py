@@ -158,6 +158,14 @@ def test_a_moved_file_has_its_new_name(tree: Path) -> None:
     os.close(descriptor)
 
 
+@pytest.mark.parametrize("link", ["self", "self/task/..", "thread-self/../..", "thread-self/../../../self"])
+def test_dots_lead_out_of_procfs_links_as_far_as_the_kernel_goes(link: str) -> None:
+    """Taken one directory too far, a program is taken for nothing, which no rule denies."""
+    path = f"/proc/{link}/root/usr/bin/env"
+    assert os.path.samefile(path, "/usr/bin/env"), "the control: so the kernel has it"
+    assert leads_to(path) == os.path.realpath("/usr/bin/env")
+
+
 def test_procfs_is_found_wherever_it_is_mounted() -> None:
     assert b"/proc/" in proc_mounts()
 

@@ -31,6 +31,7 @@ def test_the_verdict_is_that_of_the_policy(
     run_by: tuple[bytes, ...],
 ) -> None:
     role, path, resolved, argv = call
+    run_by = run_by if resolved is not None else ()  # what is not there is no script
     policy = ExecPolicy.compile(spec, holds.trees, landlock=holds.landlock, memfd_closed=holds.memfd_closed)
     verdict = policy.decide(role, path, resolved, argv, interpreters=run_by)
     asked = Asked(role=role, path=path, resolved=resolved, interpreters=run_by, argv=tuple(argv))

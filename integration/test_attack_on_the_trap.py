@@ -440,3 +440,27 @@ def test_the_thread_that_acts_as_the_role_is_no_way_into_the_supervisor(sys_ptra
     assert len(outcome.denied) > 100
     assert (outcome.reply.dumpable, outcome.reply.death_signal) == (1, signal.SIGKILL)
     assert outcome.reply.troubles == []
+
+
+@every_reader
+def test_dots_after_thread_self_and_a_script_closed_to_its_owner_get_past_no_rule(sys_ptrace: bool) -> None:
+    """Each once reached what a rule denies, with no swap: a path taken for nothing, a script taken for a program."""
+    script = """
+        path = f"{sys.argv[1]}/closed-{os.getpid()}"
+        with open(path, "w") as file:
+            file.write("#!/usr/bin/id -u\\n")
+        os.chmod(path, 0o111)
+        say([
+            outcome(lambda: os.execve("/proc/thread-self/../../root/usr/bin/id", ["id"], {})),
+            outcome(lambda: os.execve(path, [path], {})),
+        ])
+    """
+    with shared_directory() as files:
+        (files / "own").mkdir()
+        (files / "own").chmod(0o777)
+        request = Request(argv=python(script, str(files / "own")), layers_off=["landlock_exec"], sys_ptrace=sys_ptrace)
+        control = run(request)
+        request.rules = [deny("/usr/bin/id")]
+        outcome = run(request)
+    assert control.said[0][0] == 0
+    assert outcome.said == [["EPERM", "EPERM"]]

@@ -37,7 +37,8 @@ def effective_user(uid: int) -> Iterator[None]:
         yield
     finally:
         _set_effective(0)
-        linux.prctl(linux.PR_SET_DUMPABLE, dumpable)
+        # 2 (fs.suid_dumpable, while another thread is somebody else) cannot be set; that thread sets 1 at its end.
+        linux.prctl(linux.PR_SET_DUMPABLE, int(dumpable == 1))
         if death_signal:
             linux.set_parent_death_signal(death_signal)
             if os.getppid() != parent:  # it ended in between, and nothing told us

@@ -206,8 +206,9 @@ class Session:
         return self._errors.decode()
 
     def sentences(self) -> list[str]:
-        """Return the lines of `stderr` without those that the launcher prints after every session."""
-        noise = ("coding-agents: session ", "coding-agents: verify it with: ")
+        """Return the lines of `stderr` without those that the launcher prints anyway, in a tree of root's."""
+        read_only = "coding-agents: warning: the agent can only read "
+        noise = ("coding-agents: session ", "coding-agents: verify it with: ", read_only)
         return [line for line in self.stderr().splitlines() if not line.startswith(noise)]
 
     def wait(self) -> int:

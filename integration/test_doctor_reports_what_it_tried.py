@@ -139,15 +139,20 @@ def test_verify_passes_where_all_of_them_hold() -> None:
 def test_verify_tries_each_role_by_itself() -> None:
     """Each has a UID, a stub and a trap of its own, and the report says what was refused to each."""
     report = json.loads(doctor("--verify", "--json").stdout)
-    assert list(report["roles"]) == ROLES
+    assert list(report["roles"]) == [*ROLES, "helper"]
     assert report["layers"] == report["roles"]["agent"]
+    helper = [(row["layer"], row["observed_by"], row["state"]) for row in report["roles"].pop("helper")]
+    for layer in ("uid_drop", "capabilities", "no_new_privs", "seccomp", "non_dumpable"):
+        assert {(layer, "self-reported", "enforced"), (layer, "observed", "enforced")} <= set(helper)
     for rows in report["roles"].values():
         probes = {row["layer"]: row["probe"] for row in rows}
         assert "setresuid(0, 0, 0): EPERM" in probes["uid_drop"]
         assert probes["exec_trap"] == "execve of /bin/true that the trap denies: EPERM"
     assert list(json.loads(doctor("--json").stdout)["roles"]) == ["agent"]
     told = doctor("--verify").stdout
-    assert [line for line in told.splitlines() if line.startswith("As the ")] == [f"As the {role}:" for role in ROLES]
+    assert [line for line in told.splitlines() if line.startswith("As the ")] == [
+        f"As the {role}:" for role in (*ROLES, "helper")
+    ]
 
 
 @needs_root

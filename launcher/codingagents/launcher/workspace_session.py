@@ -92,9 +92,10 @@ def _direct(spec: SessionSpec, owner: os.stat_result, records: Path) -> Iterator
             with _ended_by_signals():
                 rights.enter_context(shared(head, records))
         elif is_read_only(tree, spec.uids):
+            shared_too = ", or workspace_acl = true" if owner.st_uid else ""  # root's trees are never shared
             placed.warning = (
                 f"the agent can only read {tree}, which belongs to UID {owner.st_uid}; for it to work there, "
-                'set workspace_mode = "copy" or "clone", or workspace_acl = true'
+                f'set workspace_mode = "copy" or "clone"{shared_too}'
             )
         try:
             yield placed

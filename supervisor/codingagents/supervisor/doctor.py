@@ -1,13 +1,14 @@
 """ENTRY: `coding-agents doctor`: which layers hold on this machine, each as it was tried just now, without a session.
 
 Confines one stub exactly as a session confines its agent, has it attempt what each layer forbids, and prints the
-report; with --verify one for each role, under a UID and behind a trap of its own. What it makes (a mount namespace, a
-probe file, children) is gone when it ends. Helpers are not tried here: each tries itself whenever it starts.
+report; with --verify one for each role, under a UID and behind a trap of its own, and a helper besides. What it makes
+(a mount namespace, a probe file, children) is gone when it ends.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import secrets as randomness
 import sys
@@ -33,6 +34,7 @@ from codingagents.trust.vocabulary import Role
 
 # UIDs of the probes; below the range that sessions choose from first.
 _UIDS: Final = {Role.AGENT: 52999, Role.TASK: 52998, Role.COMMAND_SERVER: 52997}
+_HELPERS_UID: Final = 52996
 _PROBE_PLACES: Final = ("/tmp", "/var/tmp", "/run", "/dev/shm")  # noqa: S108 -- made with O_EXCL, under a random name
 # What a session promises on every machine it supports, Docker's default Linux capabilities included.
 ALWAYS_EXPECTED: Final = frozenset(
@@ -41,9 +43,8 @@ ALWAYS_EXPECTED: Final = frozenset(
 _DESCRIPTION: Final = """\
 Report which confinement layers hold on this machine, each as it was tried just now by a process confined as an agent.
 
-With --verify the same is tried as a task and as a command server too, each with its own UID and trap, and it fails
-where a layer that every session counts on is not enforced for one of them. Helpers are not tried here: each tries its
-own layers whenever it starts, and refuses to serve; see the session.layers events of the role helper.
+With --verify the same is tried as a task and as a command server too, each with its own UID and trap, and by a helper,
+which has layers of its own. It fails where a layer that every session counts on is not enforced for one of them.
 """
 _EPILOG: Final = """\
 examples:
@@ -82,7 +83,8 @@ def main(argv: list[str]) -> int:
     )
     options = parser.parse_args(argv)
     signals.inherit_nothing()
-    reports = trio.run(_report, tuple(_UIDS) if options.verify else (Role.AGENT,))
+    roles = tuple(_UIDS) if options.verify else (Role.AGENT,)
+    reports = trio.run(functools.partial(_report, roles, helper=options.verify))
     show = report_view.roles_as_json if options.json else report_view.roles_as_text
     sys.stdout.write(show(reports, sys.stdout.isatty()))
     failing = _failing(reports)
@@ -93,17 +95,25 @@ def main(argv: list[str]) -> int:
 
 
 def _failing(reports: Mapping[Role, Sequence[Layer]]) -> list[str]:
-    """Return the expected layers that are not enforced, with the roles that lack them unless all do."""
-    lacking: dict[str, list[str]] = {}
+    """Return the expected layers that are not enforced, with the roles that lack them unless all that have them do."""
+    lacking: dict[str, list[Role]] = {}
     for role, rows in reports.items():
         for row in rows:
-            if row.layer in ALWAYS_EXPECTED and row.state != "enforced":
-                lacking.setdefault(row.layer, []).append(role.value)
-    everywhere = len(reports)
-    return [name if len(roles) == everywhere else f"{name} ({', '.join(roles)})" for name, roles in lacking.items()]
+            # A helper wants what it must not serve without.
+            expected = row.wanted == "require" if role is Role.HELPER else row.layer in ALWAYS_EXPECTED
+            if expected and row.state != "enforced" and role not in lacking.setdefault(row.layer, []):
+                lacking[row.layer].append(role)
+    return [
+        name
+        if roles == [role for role, rows in reports.items() if any(row.layer == name for row in rows)]
+        # The empty list is of a layer that was expected, and held.
+        else f"{name} ({', '.join(roles)})"
+        for name, roles in lacking.items()
+        if roles
+    ]
 
 
-async def _report(roles: Sequence[Role]) -> dict[Role, list[Layer]]:
+async def _report(roles: Sequence[Role], *, helper: bool) -> dict[Role, list[Layer]]:
     why_no_mounts, run_dirs = rundirs.try_mounting()
     facts = Facts(
         engine_seccomp=kernel.status_fields().get("Seccomp", "0"),
@@ -130,6 +140,8 @@ async def _report(roles: Sequence[Role]) -> dict[Role, list[Layer]]:
                 except AgentError as error:
                     failure = error  # raised in here, the nursery would wrap it
                 await reaper.wait(stub.child)
+            if helper and facts.root:  # without, no helper serves, as `uid_drop` says
+                reports[Role.HELPER] = await _try_helper(children, reaper)
             nursery.cancel_scope.cancel()
     finally:
         if probe_file:
@@ -137,6 +149,27 @@ async def _report(roles: Sequence[Role]) -> dict[Role, list[Layer]]:
     if failure is not None:
         raise failure
     return reports
+
+
+async def _try_helper(children: processes.Children, reaper: Reaper) -> list[Layer]:
+    """Return a helper's rows, or in their place one that says why there is none."""
+    from codingagents.supervisor.helper_probe import try_helper  # noqa: PLC0415 -- plain `doctor` does without
+
+    try:
+        return await try_helper(children, reaper, uid=_HELPERS_UID, agent_uid=_UIDS[Role.AGENT])
+    except AgentError as error:
+        return [
+            Layer(
+                layer="helper",
+                wanted="require",
+                state="unavailable",
+                mechanism="a process for each remote server, with layers of its own",
+                probe="a helper was started",
+                observed_by="observed",
+                why=str(error),
+                consequence="no remote server could be reached",
+            )
+        ]
 
 
 async def _confine(stub: StubProcess, role: Role, facts: Facts, probe_file: str) -> list[Layer]:

@@ -112,8 +112,7 @@ def test_a_stop_while_the_log_cannot_be_written_is_a_stop(mode: str, disk: Disk,
         assert session.wait() == 128 + signal.SIGTERM
         disk.free()
         session.assert_nothing_is_left()
-        assert session.sentences() == [
-            CANNOT_BE_WRITTEN,
-            f"{LOG} lacks its end: No space left on device",
-        ]
+        # The last page may have had room for the gap, but not for the end as well.
+        said = [line for line in session.sentences() if not line.startswith(f"{LOG} can be written again; ")]
+        assert said == [CANNOT_BE_WRITTEN, f"{LOG} lacks its end: No space left on device"]
         assert session.verify(open_ok=True).events == len(session.records())

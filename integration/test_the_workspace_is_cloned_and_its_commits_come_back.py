@@ -20,31 +20,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import workspace_rig
 from codingagents.launcher import workspace_clone
 from codingagents.launcher.workspace_git import Acting, git
 from codingagents.launcher.workspace_session import workspace_of
-from codingagents.rewrite.specs import SessionSpec, UidPlan
 from codingagents.trust.errors import ProcessError, UsageError
+from workspace_rig import OWNER, UIDS
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other users' files need root")
 
-OWNER = 58900
-UIDS = UidPlan(agent=58901, task=58902, workspace_gid=58903, servers={"server": 58904})
 SESSION = "20261124-clone"
 BELOW = f"refs/heads/coding-agents/{SESSION}/"
-SPEC = SessionSpec(
-    session=SESSION,
-    agent="claude",
-    engine="local",
-    config_sha256="0" * 64,
-    uids=UIDS,
-    remotes=[],
-    command=["true"],
-    working_directory="/",
-    environment={"PATH": "/usr/bin:/bin"},
-    public_key="",
-    workspace="clone",
-)
+SPEC = msgspec.structs.replace(workspace_rig.SPEC, session=SESSION, workspace="clone")
 COMMIT = "git -c user.name=a -c user.email=a@example.org commit -q"
 
 

@@ -26,25 +26,11 @@ import pytest
 from codingagents.launcher import workspace_copy, workspace_owner
 from codingagents.launcher.workspace_owner import GivingBack
 from codingagents.launcher.workspace_session import workspace_of
-from codingagents.rewrite.specs import SessionSpec, UidPlan
+from codingagents.rewrite.specs import SessionSpec
 from codingagents.trust.errors import ProcessError, UsageError
+from workspace_rig import OWNER, SPEC, UIDS
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other users' files need root")
-
-OWNER = 58900
-UIDS = UidPlan(agent=58901, task=58902, workspace_gid=58903, servers={"server": 58904})
-SPEC = SessionSpec(
-    session="test",
-    agent="claude",
-    engine="local",
-    config_sha256="0" * 64,
-    uids=UIDS,
-    remotes=[],
-    command=["true"],
-    working_directory="/",
-    environment={"PATH": "/usr/bin:/bin"},
-    public_key="",
-)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,11 +25,17 @@ RUN_ROOT: Final = "/run/coding-agents"
 RUN_SECRETS: Final = "/run/agent-secrets"
 RUN_DATA: Final = "/run/agent-data"
 RUN_EXPORT: Final = "/run/agent-data-export"
+RUN_RUNNER: Final = "/run/agent-task-runner"
+RUN_TASKS: Final = "/run/agent-tasks"
 CLIENTS: Final = f"{RUN_ROOT}/clients"  # one sticky directory for each client's configuration
 AGENT_HOME: Final = f"{RUN_ROOT}/home"
 SESSION_CA: Final = f"{RUN_ROOT}/session-ca.pem"  # signs the certificates of helpers that listen on https
 SESSION_AUTHORITY: Final = "coding-agents session"  # how the name of what signs them starts
 SOCKETS: Final = f"{RUN_ROOT}/mcp"  # NAME.sock of each helper that listens on a unix socket
+RUNNER_SOCKET: Final = f"{RUN_RUNNER}/runner.sock"  # root:agentcli 0660: what runs the agent's commands as tasks
+RUNNER_EVENTS: Final = f"{RUN_RUNNER}/events.log"  # a link to the session's event log, which is root's to read
+SHELLS: Final = f"{RUN_TASKS}/shells"  # the task shells, each named like the shell that it stands for
+TASK_HOME: Final = f"{RUN_TASKS}/home"
 TRUST: Final = f"{RUN_ROOT}/trust"  # root's alone: NAME.pem, the trust anchors of each helper
 
 AGENT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"

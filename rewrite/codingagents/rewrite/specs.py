@@ -153,6 +153,11 @@ class ExecRule(Message, frozen=True, kw_only=True):
     argv: list[str] = msgspec.field(default_factory=list)  # prefix that argv must start with
 
 
+# Whether what the agent spawns must go through the task runner: where its command is a client that we know; whatever
+# it is; or not at all.
+Route = Literal["auto", "always", "never"]
+
+
 class ExecSpec(Message, frozen=True, kw_only=True):
     """The exec policy of a session."""
 
@@ -160,6 +165,11 @@ class ExecSpec(Message, frozen=True, kw_only=True):
     rules: list[ExecRule] = msgspec.field(default_factory=list)
     trees: list[str] = msgspec.field(default_factory=lambda: ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt"])
     digest_bytes: int = 256 * 1024 * 1024  # programs above are not hashed; 0: none is
+    route: Route = "auto"
+    # Where tasks may execute files, besides `trees`; None: the workspace, the tasks' home and /tmp.
+    task_trees: list[str] | None = None
+    # Variables of the requester that a task gets besides the usual ones: names, or prefixes that end in `*`.
+    task_environment: list[str] = msgspec.field(default_factory=list)
 
 
 # How the agent gets its workspace: the tree itself, a copy of it, or a git clone.
@@ -196,6 +206,7 @@ class SessionSpec(Message, frozen=True, kw_only=True):
     exec: ExecSpec = ExecSpec()
     layers: dict[str, LayerWish] = msgspec.field(default_factory=dict)
     limits: RoleLimits = RoleLimits()  # of the agent
+    task_limits: RoleLimits = RoleLimits()  # of each task
     workspace: WorkspaceMode = "direct"
     workspace_acl: bool = False  # the launcher gave agent and task their rights by POSIX ACLs
     # UID and GID that tasks run as in a tree that they have no other rights in: its owner's. None: uids.task. It is a

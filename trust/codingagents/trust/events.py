@@ -313,6 +313,72 @@ class ExecPolicyLoaded(Event, frozen=True, kw_only=True, tag="exec.policy"):
     rules: list[PolicyRule]
 
 
+class SessionRouting(Event, frozen=True, kw_only=True, tag="session.routing"):
+    """Whether and how the agent's own spawns are routed to the task runner."""
+
+    client: str  # whose table it is; "" for a program that we do not know
+    routed: bool
+    enforced: bool  # other spawns are denied; else they are recorded with the reason `unrouted`
+    shell: str  # path of the task shell that the client is told
+    means: list[
+        str
+    ]  # by which it was told, e.g. `environment COPILOT_BASH_PATH`, `account shell`, `mounted over /bin/sh`
+    needs: list[str]  # path globs that the agent may still execute
+    degrades: list[str]  # what stops working, or fails open
+
+
+class TaskStarted(Event, frozen=True, kw_only=True, tag="task.started"):
+    """The runner started a command for the agent, or for root."""
+
+    task: int  # counted from 1 in each session
+    process_pid: int
+    user_id: int
+    requester_pid: int  # 0 where it was gone already
+    requester_user_id: int
+    terminal: bool  # it has a pseudo-terminal of its own; else its descriptors are the requester's
+    working_directory: str
+    command_args: list[str]  # as in `exec.allowed`
+    args_total_bytes: int
+    args_sha256: str
+    args_truncated: bool
+    environment: list[str]  # names of the variables that it was given
+    withheld: list[str]  # names of allowed variables whose value held a secret of the session
+
+
+class TaskEnded(Event, frozen=True, kw_only=True, tag="task.ended"):
+    """A task's command ended; `left` of its processes run on."""
+
+    task: int
+    process_pid: int
+    exit_code: int  # 128 + N for a signal
+    signal: int | None
+    reason: str  # `ended`, `requester gone`, `session ends`, `keeper lost`
+    duration_ms: int
+    left: int
+
+
+class TaskGone(Event, frozen=True, kw_only=True, tag="task.gone"):
+    """The last process that an ended task had left is gone."""
+
+    task: int
+    duration_ms: int  # since its start
+
+
+class TaskRefused(Event, frozen=True, kw_only=True, tag="task.refused"):
+    """A request for a task was turned down, or its command could not be started."""
+
+    reason: str
+    requester_pid: int
+    requester_user_id: int
+
+
+class TasksUnavailable(Event, frozen=True, kw_only=True, tag="task.unavailable"):
+    """The process that makes tasks could not be had, or ended; `again` says whether another one is started."""
+
+    reason: str
+    again: bool
+
+
 class EventsGap(Event, frozen=True, kw_only=True, tag="events.gap"):
     """The log could not be written for a while; execs and grants were denied meanwhile."""
 
@@ -355,6 +421,12 @@ AnyEvent = (
     | ExecDenied
     | ExecDigest
     | ExecPolicyLoaded
+    | SessionRouting
+    | TaskStarted
+    | TaskEnded
+    | TaskGone
+    | TaskRefused
+    | TasksUnavailable
     | EventsGap
     | Checkpoint
 )

@@ -96,12 +96,38 @@ def _summary(event: AnyEvent) -> str:  # noqa: C901, PLR0912 -- one flat table o
         case events.ExecPolicyLoaded():
             marked = ", ".join(f"{rule.rule} ({rule.firmness})" for rule in event.rules)
             return f"{event.role} {event.mode}: {marked or 'no rules'}"
+        case events.SessionRouting():
+            return _routing(event)
+        case events.TaskStarted():
+            return _task(event)
+        case events.TaskEnded():
+            left = f", {event.left} processes run on" if event.left else ""
+            return f"{event.task} exit {event.exit_code} after {event.duration_ms} ms: {event.reason}{left}"
+        case events.TaskGone():
+            return f"{event.task} after {event.duration_ms} ms"
+        case events.TaskRefused():
+            return f"pid {event.requester_pid} uid {event.requester_user_id}: {event.reason}"
+        case events.TasksUnavailable():
+            return f"{event.reason}; {'another is started' if event.again else 'no task runs from here on'}"
         case events.EventsGap():
             return f"{event.lost} events lost since {event.since}: {event.reason}"
         case events.Checkpoint():
             return "signed, " + " ".join(event.note.splitlines()[1:2]) + " lines"
         case _:
             assert_never(event)
+
+
+def _routing(event: events.SessionRouting) -> str:
+    if not event.routed:
+        return "off"
+    others = "denied" if event.enforced else "recorded"
+    return f"{event.client or 'any program'} by {', '.join(event.means) or 'nothing'}; other spawns are {others}"
+
+
+def _task(event: events.TaskStarted) -> str:
+    more = " …" if event.args_truncated else ""
+    what = "terminal" if event.terminal else "pipes"
+    return f"{event.task} pid {event.process_pid} uid {event.user_id} {what}: {shlex.join(event.command_args)}{more}"
 
 
 def _exec(event: events.ExecDecided) -> str:

@@ -43,10 +43,40 @@ class Switches:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """A program that a client itself must be able to execute, beside the task shell.
+
+    `path` is absolute, or relative to the directory of the client's program, links resolved, with the globs of
+    `[exec]` rules; "" is that program itself.
+    """
+
+    path: str
+    why: str  # one clause, for records
+    essential: bool = False  # without it no tool call works; else the client was seen to go on
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Shelling:
+    """How a client runs shell commands, and what it takes to have the task runner run them.
+
+    Measured for one version (`measured`): a new one is a change of this table and a recorded run. `{shell}` in a value
+    stands for the path of the task shell.
+    """
+
+    measured: str  # version that the table was measured with
+    environment: Mapping[str, str]  # variables that choose the shell, e.g. {"COPILOT_BASH_PATH": "{shell}"}
+    account_shell: bool  # the shell of the agent's account in passwd(5) chooses it
+    needs: tuple[Need, ...]
+    task_environment: tuple[str, ...]  # variables of its own that its commands want: names, or prefixes ending in `*`
+    degrades: tuple[str, ...]  # what stops working, or fails open, where other spawns are denied; one sentence each
+
+
 class Client(Protocol):
     """One kind of client. Modules of this package are instances of it."""
 
     NAME: str
+    SHELLING: Shelling
     TRANSPORTS: frozenset[Transport]  # what it speaks; `render` leaves every other endpoint out
 
     def render(self, endpoints: Sequence[Endpoint], codex_toml: str = "") -> list[ClientFile]:

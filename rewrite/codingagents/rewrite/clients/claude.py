@@ -10,11 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from codingagents.rewrite.clients.base import ClientFile, Endpoint, Switches, Transport
+from codingagents.rewrite.clients.base import ClientFile, Endpoint, Need, Shelling, Switches, Transport
 
 NAME = "claude"
 TRANSPORTS: frozenset[Transport] = frozenset({"http", "sse"})
 _FILE = "claude/mcp.json"
+SHELLING = Shelling(
+    measured="2.1.330",
+    environment={"CLAUDE_CODE_SHELL": "{shell}", "SHELL": "{shell}"},
+    account_shell=False,
+    needs=(Need(path="", why="the client itself", essential=True),),
+    task_environment=("CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT"),
+    degrades=("hooks are not run, and fail open: a hook that would block a tool no longer does",),
+)
 
 
 def render(endpoints: Sequence[Endpoint], codex_toml: str = "") -> list[ClientFile]:

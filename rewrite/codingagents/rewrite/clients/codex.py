@@ -12,12 +12,23 @@ from collections.abc import Sequence
 
 import tomli_w
 
-from codingagents.rewrite.clients.base import ClientFile, Endpoint, Switches, Transport
+from codingagents.rewrite.clients.base import ClientFile, Endpoint, Need, Shelling, Switches, Transport
 from codingagents.rewrite.config import Config
 
 NAME = "codex"
 TRANSPORTS: frozenset[Transport] = frozenset({"http"})
 _DIRECTORY = "codex"
+SHELLING = Shelling(
+    measured="0.169.0",
+    environment={},
+    account_shell=True,
+    needs=(
+        Need(path="", why="the client itself, which runs itself again for each command", essential=True),
+        Need(path="codex-code-mode-host", why="the host of code mode", essential=True),
+    ),
+    task_environment=("CODEX_*",),
+    degrades=("a model that chooses a shell other than bash is refused, and told so",),
+)
 
 
 def passed_through(config: Config) -> str:

@@ -107,15 +107,26 @@ def expected_states(found: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+# Mode of each, and whether programs may run there.
+_RUN_DIRECTORIES = {
+    "/run/coding-agents": ("0o755", True),
+    "/run/agent-secrets": ("0o700", False),
+    "/run/agent-task-runner": ("0o755", False),
+    "/run/agent-tasks": ("0o755", True),
+    "/run/agent-data": ("0o700", False),
+    "/run/agent-data-export": ("0o700", False),
+}
+
+
 def run_dirs_state(found: Mapping[str, Any]) -> str:
     """Return what a session must say of its directories: `probe.py` saw those that the engine mounted."""
     if found["mount_namespace"] == "ok":
         return "enforced"
     seen = found["run_directories"]
-    as_wanted = len(seen) == 4 and all(
+    as_wanted = seen.keys() == _RUN_DIRECTORIES.keys() and all(
         kind == "tmpfs"
-        and {"nosuid", "nodev"} | (set() if path == "/run/coding-agents" else {"noexec"}) <= set(options.split(","))
-        and mode == ("0o755" if path == "/run/coding-agents" else "0o700")
+        and {"nosuid", "nodev"} | (set() if _RUN_DIRECTORIES[path][1] else {"noexec"}) <= set(options.split(","))
+        and mode == _RUN_DIRECTORIES[path][0]
         for path, (kind, options, mode) in seen.items()
     )
     return "enforced" if as_wanted else "partial"

@@ -52,7 +52,10 @@ from codingagents.trust.vocabulary import Secret, SessionId
 from session_upstream import TOKEN
 
 PATIENCE = 20.0  # seconds; only a failing test waits that long
-RUN_DIRECTORIES = ("/run/coding-agents", "/run/agent-secrets", "/run/agent-data", "/run/agent-data-export")
+RUN_DIRECTORIES = (
+    *("/run/coding-agents", "/run/agent-secrets", "/run/agent-task-runner"),
+    *("/run/agent-tasks", "/run/agent-data", "/run/agent-data-export"),
+)
 MODES = ("pid1", "subreaper")
 every_mode = pytest.mark.parametrize("mode", MODES)
 # What `docker run` gives: no CAP_SYS_ADMIN, no CAP_SYS_PTRACE.

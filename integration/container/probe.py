@@ -27,7 +27,10 @@ PROCESS_VM_READV, CLONE3, USERFAULTFD = (310, 435, 323) if X86 else (270, 435, 2
 NO_ROOT_PRIVILEGES = 0xEB  # securebits.h: NOROOT and NO_CAP_AMBIENT_RAISE, and every bit locked
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 NEWNS = 0x20000
-RUN_DIRECTORIES = ("/run/coding-agents", "/run/agent-secrets", "/run/agent-data", "/run/agent-data-export")
+RUN_DIRECTORIES = (
+    *("/run/coding-agents", "/run/agent-secrets", "/run/agent-task-runner"),
+    *("/run/agent-tasks", "/run/agent-data", "/run/agent-data-export"),
+)
 
 
 def checked(result: int) -> int:

@@ -148,7 +148,10 @@ class Session:
         log.append(self._started(await self._name_accounts()))
         engine_seccomp = kernel.status_fields().get("Seccomp", "0")
         self._made.dirs = dirs = rundirs.prepare(
-            why_plain=self._parts.why_no_mounts, agent_uid=uids.agent, agent_gid=uids.agent, session_dir=self._dir
+            why_plain=self._parts.why_no_mounts,
+            agent=(uids.agent, uids.agent),
+            task=self._spec.task_owner or (uids.task, uids.task),
+            session_dir=self._dir,
         )
         # No checkpoint from the secrets' arrival to here: `_watch_launcher` finds everyone who must hear of new ones.
         self._start_helpers(services, log, granted)

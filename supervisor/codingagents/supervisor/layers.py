@@ -330,7 +330,7 @@ _KINDS: Final = (
     ),
     _Kind(
         "run_dirs",
-        "tmpfs, nosuid, nodev and (but for the sockets') noexec, root's alone, on the session's directories",
+        "tmpfs, nosuid, nodev and (but where programs lie) noexec, root's alone, on the session's directories",
         "what is put there lies in the container's own file system",
         "--cap-add SYS_ADMIN, or " + " ".join(f"--tmpfs {path}:{options}" for path, options in ENGINE_TMPFS),
         _run_dirs,

@@ -36,10 +36,12 @@ class Wanted:
         return f"nosuid,nodev,{'exec' if self.executable else 'noexec'},{self.options}"
 
 
-# Executable only where stubs will live.
+# Executable only where stubs will live, and where the task shells and the tasks' home are.
 WANTED: Final = (
     Wanted(path=places.RUN_ROOT, mode=0o755, megabytes=64, executable=True),
     Wanted(path=places.RUN_SECRETS, mode=0o700, megabytes=16),
+    Wanted(path=places.RUN_RUNNER, mode=0o755, megabytes=1),
+    Wanted(path=places.RUN_TASKS, mode=0o755, megabytes=1024, executable=True),
     Wanted(path=places.RUN_DATA, mode=0o700, megabytes=256),
     Wanted(path=places.RUN_EXPORT, mode=0o700, megabytes=256),
 )

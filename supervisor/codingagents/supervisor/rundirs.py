@@ -14,11 +14,14 @@ import shutil
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from codingagents.rewrite import places
 from codingagents.supervisor import identities, kernel, mounts_seen, namespaces, run_owner
 from codingagents.supervisor.mounts_seen import Mount, Place, Wanted
 from codingagents.trust.errors import ProcessError
+
+_HOME: Final = "home"  # as the last part of AGENT_HOME and TASK_HOME
 
 
 @dataclass(slots=True)
@@ -27,7 +30,9 @@ class RunDirs:
 
     why_plain: str = ""
     probe_file: str = ""  # Landlock's probe, until `drop_probe_file`; "" where there is no place for one
-    owner: tuple[int, int] = (0, 0)  # UID and GID of whoever fills the home and the clients' directories
+    # UID and GID of whoever fills a home and what lies beside it: the agent's, and that of the tasks.
+    owner: tuple[int, int] = (0, 0)
+    task_owner: tuple[int, int] = (0, 0)
     made: list[str] = field(default_factory=list)
     filled: list[str] = field(default_factory=list)  # those that were there, an engine's mounts among them
     seen: Sequence[Place] = ()  # what was read back of each
@@ -80,26 +85,27 @@ class RunDirs:
             shutil.rmtree(path)
         if os.path.lexists(path):
             # Root without CAP_DAC_OVERRIDE may not enter what the owner made private; the owner may. After a session
-            # that was killed, that is its agent.
-            identity = self.owner
-            if os.path.lexists(places.AGENT_HOME):
-                home = os.lstat(places.AGENT_HOME)
-                identity = home.st_uid, home.st_gid
+            # that was killed, that is whose home lies beside it.
+            directory = os.path.dirname(path)
+            home, identity = f"{directory}/{_HOME}", self.task_owner if directory == places.RUN_TASKS else self.owner
+            if os.path.lexists(home):
+                found = os.lstat(home)
+                identity = found.st_uid, found.st_gid
             identities.empty_as(*identity, path)
             with contextlib.suppress(FileNotFoundError):
-                if path == places.AGENT_HOME:  # nobody but its owner may list it
+                if path == home:  # nobody but its owner may list it
                     os.rmdir(path)
                 else:
                     shutil.rmtree(path)
 
 
-def prepare(*, why_plain: str, agent_uid: int, agent_gid: int, session_dir: str) -> RunDirs:
+def prepare(*, why_plain: str, agent: tuple[int, int], task: tuple[int, int], session_dir: str) -> RunDirs:
     """Make all directories; `ProcessError` where one cannot be had or something foreign stands in its place.
 
-    `why_plain` is what `namespaces.enter_mount_namespace` returned. Landlock's probe goes to `session_dir` where the
-    session's directories are mounted noexec.
+    `agent` and `task` are UID and GID of who gets a home. `why_plain` is what `namespaces.enter_mount_namespace`
+    returned. Landlock's probe goes to `session_dir` where the session's directories are mounted noexec.
     """
-    dirs = RunDirs(why_plain=why_plain, owner=(agent_uid, agent_gid))
+    dirs = RunDirs(why_plain=why_plain, owner=agent, task_owner=task)
     try:
         _fill(dirs)
         dirs.probe_file = make_probe_file((places.RUN_ROOT, session_dir))
@@ -129,6 +135,8 @@ def _fill(dirs: RunDirs) -> None:
     _make_directory(places.SOCKETS, 0o755)
     _make_directory(places.TRUST, 0o700)
     identities.make_directory_of(*dirs.owner, places.AGENT_HOME)
+    _make_directory(places.SHELLS, 0o755)
+    identities.make_directory_of(*dirs.task_owner, places.TASK_HOME)
 
 
 def make_probe_file(directories: Sequence[str]) -> str:

@@ -9,9 +9,12 @@ def test_a_sessions_files_lie_where_the_event_reference_says() -> None:
 
 
 def test_a_sessions_directories_lie_where_the_runbook_says() -> None:
-    directories = (places.RUN_ROOT, places.RUN_SECRETS, places.RUN_DATA, places.RUN_EXPORT)
-    first, second, third, fourth = (f"`{directory}`" for directory in directories)
-    assert f"{first}, {second}, {third} or {fourth}" in documents.read("runbook.md")
+    directories = (
+        *(places.RUN_ROOT, places.RUN_SECRETS, places.RUN_RUNNER),
+        *(places.RUN_TASKS, places.RUN_DATA, places.RUN_EXPORT),
+    )
+    *others, last = (f"`{directory}`" for directory in directories)
+    assert f"{', '.join(others)} or {last}" in documents.read("runbook.md")
 
 
 def test_what_the_agent_finds_lies_where_the_configuration_reference_says() -> None:

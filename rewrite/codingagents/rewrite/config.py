@@ -99,7 +99,8 @@ class SessionConfig:
     workspace: str | None
     workspace_mode: WorkspaceMode
     workspace_acl: bool  # only where the mode is "direct"
-    limits: RoleLimits
+    limits: RoleLimits  # of the agent
+    task_limits: RoleLimits
     network: Network
     layers: Mapping[str, LayerWish]
 

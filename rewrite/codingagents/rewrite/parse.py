@@ -6,13 +6,14 @@ Every problem is a `ConfigError` of one sentence that names file, table and key;
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import get_args
 
 from codingagents.rewrite import codex_keys
 from codingagents.rewrite.config import Config, Network, SessionConfig
 from codingagents.rewrite.parse_servers import parse_layers, parse_server
-from codingagents.rewrite.specs import ExecRule, ExecSpec, RoleLimits, WorkspaceMode
+from codingagents.rewrite.specs import ExecRule, ExecSpec, RoleLimits, Route, WorkspaceMode
 from codingagents.rewrite.tables import Table, quoted
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.vocabulary import Role, parse_agent_name, parse_server_name
@@ -22,6 +23,8 @@ MAX_BYTES = 1024 * 1024
 _MAX_DOTS = 200
 # Deep enough for any real configuration, shallow enough for every recursive writer that the values meet later.
 _MAX_DEPTH = 32
+
+_VARIABLES = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}(_\*)?")  # "*" alone would let every secret through
 
 _ROLES = tuple(role for role in Role if role is not Role.SUPERVISOR)
 
@@ -93,7 +96,7 @@ def _deeper_than(value: object, limit: int) -> bool:
 
 
 def _session(table: Table) -> SessionConfig:
-    table.only(("agent", "workspace", "workspace_mode", "workspace_acl", "limits", "network", "layers"))
+    table.only(("agent", "workspace", "workspace_mode", "workspace_acl", "limits", "task_limits", "network", "layers"))
     agent = table.text("agent")
     try:
         agent = None if agent is None else parse_agent_name(agent)
@@ -111,6 +114,7 @@ def _session(table: Table) -> SessionConfig:
         workspace_mode=mode,
         workspace_acl=acl,
         limits=_limits(table.table("limits")),
+        task_limits=_limits(table.table("task_limits")),
         network=table.choice("network", networks, "host"),
         layers=parse_layers(table.table("layers")),
     )
@@ -131,10 +135,12 @@ def _limits(table: Table) -> RoleLimits:
 
 
 def _exec(table: Table) -> ExecSpec:
-    table.only(("mode", "rules", "trees", "digest_bytes"))
-    trees = table.texts("trees")
-    for tree in trees:
-        _check_path(table, "trees", tree)
+    table.only(("mode", "rules", "trees", "digest_bytes", "route", "task_trees", "task_environment"))
+    trees, task_trees = table.texts("trees"), table.texts("task_trees")
+    for key, paths in (("trees", trees), ("task_trees", task_trees)):
+        for path in paths:
+            _check_path(table, key, path)
+    routes: tuple[Route, ...] = get_args(Route)
     if "trees" in table.values and not trees:
         raise table.error("trees must not be empty: nothing at all could run")
     return ExecSpec(
@@ -142,7 +148,16 @@ def _exec(table: Table) -> ExecSpec:
         rules=[_rule(rule) for rule in table.tables("rules")],
         trees=list(trees) or ExecSpec().trees,
         digest_bytes=table.integer("digest_bytes", 0, 2**40, ExecSpec().digest_bytes),
+        route=table.choice("route", routes, "auto"),
+        task_trees=list(task_trees) if "task_trees" in table.values else None,
+        task_environment=[_variable(table, name) for name in table.texts("task_environment")],
     )
+
+
+def _variable(table: Table, name: str) -> str:
+    if not _VARIABLES.fullmatch(name):
+        raise table.error("task_environment must hold names of variables, or PREFIX_*")
+    return name
 
 
 def _rule(table: Table) -> ExecRule:

@@ -113,6 +113,7 @@ def plan_session(
         exec=config.exec,
         layers=dict(config.session.layers),
         limits=config.session.limits,
+        task_limits=config.session.task_limits,
         workspace=config.session.workspace_mode,
         workspace_acl=config.session.workspace_acl,
         task_owner=_task_owner(config, workspace_owner),

@@ -310,8 +310,18 @@ def test_no_message_repeats_a_value() -> None:
         assert canary not in str(caught.value), key
 
 
-def test_limits_are_of_the_agent_and_those_left_out_keep_their_defaults() -> None:
-    text = "[session]\nlimits = { memory = 67108864, open_files = 64 }\n[exec]\ndigest_bytes = 0"
+def test_limits_are_of_agent_and_tasks_apart_and_those_left_out_keep_their_defaults() -> None:
+    limits = "limits = { memory = 67108864, open_files = 64 }\ntask_limits = { processes = 99 }"
+    text = f"[session]\n{limits}\n[exec]\ndigest_bytes = 0"
     config = parse_config(text, "c.toml")
+    assert config.session.task_limits == RoleLimits(processes=99)
     assert config.session.limits == RoleLimits(memory=67108864, open_files=64)
     assert config.exec.digest_bytes == 0
+
+
+def test_what_is_routed_and_what_tasks_may_have_is_the_configurations() -> None:
+    text = '[exec]\nroute = "always"\ntask_trees = []\ntask_environment = ["JAVA_HOME", "npm_config_*"]'
+    config = parse_config(text, "c.toml")
+    assert (config.exec.route, config.exec.task_trees) == ("always", [])
+    assert config.exec.task_environment == ["JAVA_HOME", "npm_config_*"]
+    assert parse_config("", "c.toml").exec.task_trees is None

@@ -434,6 +434,10 @@ MISTAKES = {
         '[session] workspace_acl has no meaning with workspace_mode = "copy"; remove it',
     ),
     "limits": ("[session]\nlimits = { procs = 1 }", '[session.limits] has no key "procs"; did you mean "processes"?'),
+    "task limits": (
+        "[session]\ntask_limits = { memory = 1 }",
+        "[session.task_limits] memory must be an integer from 67108864 to 281474976710656",
+    ),
     "few processes": (
         "[session]\nlimits = { processes = 1 }",
         "[session.limits] processes must be an integer from 16 to 4194304",
@@ -447,6 +451,23 @@ MISTAKES = {
     "layer wish": (
         '[session]\nlayers = { exec_trap = "on" }',
         '[session.layers] exec_trap must be one of "require", "prefer", "off"',
+    ),
+    "route": ('[exec]\nroute = "on"', '[exec] route must be one of "auto", "always", "never"'),
+    "task trees": (
+        '[exec]\ntask_trees = ["/usr", "~/bin"]',
+        "[exec] task_trees must hold absolute paths without empty, . and .. parts",
+    ),
+    "all of the environment": (
+        '[exec]\ntask_environment = ["*"]',
+        "[exec] task_environment must hold names of variables, or PREFIX_*",
+    ),
+    "a prefix without its line": (
+        '[exec]\ntask_environment = ["npm_config_*", "AWS*"]',
+        "[exec] task_environment must hold names of variables, or PREFIX_*",
+    ),
+    "a variable with a value": (
+        '[exec]\ntask_environment = ["A=1"]',
+        "[exec] task_environment must hold names of variables, or PREFIX_*",
     ),
     "exec mode": ('[exec]\nmode = "block"', '[exec] mode must be one of "observe", "enforce"'),
     "rule of both kinds": (

@@ -12,16 +12,28 @@ NAMES = WITHOUT_NUL.map(lambda raw: raw.replace(b"=", b"_")).filter(bool)
 
 
 @given(
-    argv=st.lists(WITHOUT_NUL, max_size=5),
-    program=WITHOUT_NUL.filter(bool),
+    argv=st.lists(WITHOUT_NUL, min_size=1, max_size=5).filter(lambda argv: argv[0] != b""),
     cwd=WITHOUT_NUL.map(lambda raw: b"/" + raw),
     environment=st.lists(st.tuples(NAMES, WITHOUT_NUL), max_size=5),
+    named=st.lists(st.tuples(NAMES, WITHOUT_NUL), max_size=5),
     terminal=st.booleans(),
 )
 def test_what_is_sent_reads_back(
-    argv: list[bytes], program: bytes, cwd: bytes, environment: list[tuple[bytes, bytes]], terminal: bool
+    argv: list[bytes],
+    cwd: bytes,
+    environment: list[tuple[bytes, bytes]],
+    named: list[tuple[bytes, bytes]],
+    terminal: bool,
 ) -> None:
-    sent = Request(argv=[program, *argv], cwd=cwd, environment=environment, terminal=terminal, rows=24, columns=80)
+    sent = Request(
+        argv=argv,
+        cwd=cwd,
+        environment=environment,
+        named=named,
+        terminal=terminal,
+        rows=24,
+        columns=80,
+    )
     seen = parse_request(encode_request(sent).partition(b"\n")[2])
     assert all(getattr(seen, name) == getattr(sent, name) for name in Request.__slots__)
 

@@ -3,8 +3,9 @@ r"""CORE: what a task shell and the supervisor say to each other on the runner's
 Shared by both ends, so that they cannot differ; the task shell, whose start everybody waits for, loads only this.
 
 The client connects (a stream) and sends one request: a head, `T1 LENGTH\n`, and LENGTH bytes of NUL-terminated byte
-strings, with the descriptors that are to be the task's 0, 1 and 2 as SCM_RIGHTS on its first byte. From then on it may
-send `signal N` lines. It is answered with lines: at most one `terminal`, which brings the master of the task's
+strings, with the descriptors that are to be the task's 0, 1 and 2 as SCM_RIGHTS on its first byte. A variable that
+somebody asked for by its name, and not just has, is written `=NAME=VALUE`. From then on the client may send `signal N`
+lines. It is answered with lines: at most one `terminal`, which brings the master of the task's
 pseudo-terminal as SCM_RIGHTS, then `started PID`, then `exited CODE` or `killed SIGNAL`; or, instead of `started`,
 `failed CODE SENTENCE`: our own failure, with an engine's exit code. EOF from the client ends the task, whatever it is
 doing; EOF from the supervisor means that the session has ended.
@@ -29,13 +30,13 @@ class RequestError(ValueError):
 
 
 class Request:
-    """What a client asks for: `argv` to be run in `cwd`, with what of `environment` a task may have.
+    """What a client asks for: `argv` to be run in `cwd`, with what of `environment` a task may have, and with `named`.
 
     All strings are bytes as the client has them; none holds a NUL. `rows` and `columns` are of its window, 0 where
     unknown, and mean nothing without `terminal`.
     """
 
-    __slots__ = ("argv", "columns", "cwd", "environment", "rows", "terminal")
+    __slots__ = ("argv", "columns", "cwd", "environment", "named", "rows", "terminal")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Request:
         argv: Sequence[bytes],
         cwd: bytes,
         environment: Sequence[tuple[bytes, bytes]],
+        named: Sequence[tuple[bytes, bytes]] = (),
         terminal: bool = False,
         rows: int = 0,
         columns: int = 0,
@@ -51,6 +53,7 @@ class Request:
         self.argv = argv
         self.cwd = cwd
         self.environment = environment
+        self.named = named
         self.terminal = terminal
         self.rows = rows
         self.columns = columns
@@ -66,6 +69,7 @@ def encode_request(request: Request) -> bytes:
         b"%d" % len(request.argv),
         *request.argv,
         *(name + b"=" + value for name, value in request.environment),
+        *(b"=" + name + b"=" + value for name, value in request.named),
     ]
     body = b"\0".join(strings) + b"\0"
     if body.count(b"\0") != len(strings):
@@ -100,16 +104,19 @@ def parse_request(body: bytes) -> Request:
         raise RequestError("it names no program")
     if not cwd.startswith(b"/"):
         raise RequestError("its working directory is not absolute")
-    environment = []
+    environment: list[tuple[bytes, bytes]] = []
+    named: list[tuple[bytes, bytes]] = []
     for variable in rest[arguments:]:
-        name, sign, value = variable.partition(b"=")
+        is_named = variable.startswith(b"=")
+        name, sign, value = variable[is_named:].partition(b"=")
         if not (name and sign):
             raise RequestError("a variable in it has no name or no value")
-        environment.append((name, value))
+        (named if is_named else environment).append((name, value))
     return Request(
         argv=rest[:arguments],
         cwd=cwd,
         environment=environment,
+        named=named,
         terminal=kind == b"terminal",
         rows=min(int(rows), 0xFFFF),
         columns=min(int(columns), 0xFFFF),

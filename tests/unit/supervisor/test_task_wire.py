@@ -14,13 +14,16 @@ from codingagents.supervisor.task_wire import (
     parse_signal,
 )
 
-PLAIN = Request(argv=[b"/bin/sh", b"-c", b""], cwd=b"/w", environment=[(b"A", b"1=2"), (b"B", b"")])
+PLAIN = Request(
+    argv=[b"/bin/sh", b"-c", b""], cwd=b"/w", environment=[(b"A", b"1=2"), (b"B", b"")], named=[(b"C", b"=")]
+)
 BODY = encode_request(PLAIN).partition(b"\n")[2]
 
 
 def test_a_request_for_pipes_reads_back() -> None:
     seen = parse_request(BODY)
     assert (seen.argv, seen.cwd, seen.environment) == (PLAIN.argv, PLAIN.cwd, PLAIN.environment)
+    assert seen.named == PLAIN.named
     assert not seen.terminal
 
 
@@ -64,6 +67,7 @@ def test_a_string_with_a_nul_is_not_sent() -> None:
         (b"pipes\x000\x000\0w\x001\0x\0", "not absolute"),
         (b"pipes\x000\x000\0/\x001\0x\0A\0", "no name or no value"),
         (b"pipes\x000\x000\0/\x001\0x\0=1\0", "no name or no value"),
+        (b"pipes\x000\x000\0/\x001\0x\0==1\0", "no name or no value"),
     ],
 )
 def test_what_is_no_request_is_refused_with_its_cause(body: bytes, why: str) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
+from codingagents.supervisor.exec_routes import OwnProgram, Routes
 from codingagents.trust import events
 from codingagents.trust.events import AnyEvent
 from codingagents.trust.vocabulary import Role, SessionId
@@ -116,6 +117,21 @@ exec_specs = st.builds(
     mode=st.sampled_from(["observe", "enforce"]),
     rules=st.lists(exec_rules, max_size=4),
     trees=st.just(["/a"]),
+)
+exec_routes = st.builds(
+    Routes,
+    client=st.sampled_from(["", "claude"]),
+    own=st.lists(
+        st.builds(
+            OwnProgram,
+            path=exec_globs.map(lambda glob: "/" + glob),
+            why=st.sampled_from(["itself", "the task shell"]),
+            argv=st.lists(st.sampled_from(["a", "b"]), max_size=1),
+        ),
+        max_size=3,
+    ),
+    interpreters=st.lists(exec_names.map(lambda name: "/" + name.decode()), max_size=2),
+    files=st.lists(st.sampled_from(["/a/b", "/b", "/ab"]), max_size=2),
 )
 exec_calls = st.tuples(
     st.sampled_from([Role.AGENT, Role.TASK]),

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
-from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern, rule_text
+from codingagents.supervisor.exec_policy import UNROUTED, ExecPolicy, glob_pattern, rule_text
+from codingagents.supervisor.exec_routes import Routes
 from codingagents.trust.vocabulary import Firmness, Role
-from strategies import exec_calls, exec_globs, exec_names, exec_specs
+from strategies import exec_calls, exec_globs, exec_names, exec_routes, exec_specs
 
 
 def matches(glob: str, path: str) -> bool:
@@ -108,3 +109,61 @@ any_rules = st.builds(
 def test_two_rules_read_alike_only_where_they_are_the_same(one: ExecRule, other: ExecRule) -> None:
     assert (rule_text(one) == rule_text(other)) is (one == other)
     assert rule_text(one).isprintable()
+
+
+Call = tuple[Role, bytes, bytes | None, list[bytes]]
+paths = exec_names.map(lambda name: b"/" + name)
+
+
+def of_the_agent(spec: ExecSpec, routes: Routes | None) -> ExecPolicy:
+    return ExecPolicy.compile(spec, [*spec.trees, "/b"], landlock=True, memfd_closed=True, routes=routes)
+
+
+@given(exec_specs, exec_routes, exec_calls, st.lists(paths, max_size=2))
+def test_routed_and_enforced_nothing_but_what_is_its_own_is_ever_allowed(
+    spec: ExecSpec, routes: Routes, call: Call, interpreters: list[bytes]
+) -> None:
+    """Whatever rules say that name no role; `alone` is the word of whoever wrote a rule for the agent."""
+    _, path, resolved, argv = call
+    spec = ExecSpec(mode="enforce", rules=spec.rules, trees=spec.trees)
+    alone = ExecSpec(mode="enforce", rules=[rule for rule in spec.rules if rule.role == "agent"])
+    verdict = of_the_agent(spec, routes).decide(Role.AGENT, path, resolved, argv, interpreters=interpreters)
+    if resolved is None or not verdict.allow:
+        return
+    wanted = of_the_agent(alone, None).decide(Role.AGENT, path, resolved, argv)
+    own = any(glob_pattern(each.path).fullmatch(resolved) for each in routes.own)
+    assert wanted.allow or own
+    for interpreter in interpreters:
+        by_itself = of_the_agent(spec, routes).decide(Role.AGENT, interpreter, interpreter, [])
+        assert by_itself.allow or (own and interpreter.decode() in routes.interpreters)
+
+
+@given(exec_specs, exec_routes, exec_calls, st.lists(paths, max_size=2))
+def test_rules_that_name_no_role_never_allow_a_routed_agent_anything(
+    spec: ExecSpec, routes: Routes, call: Call, interpreters: list[bytes]
+) -> None:
+    fewer = [rule for rule in spec.rules if rule.role is not None or rule.action == "deny"]
+    verdict, same = (
+        of_the_agent(each, routes).decide(Role.AGENT, *call[1:], interpreters=interpreters)
+        for each in (spec, ExecSpec(mode=spec.mode, rules=fewer, trees=spec.trees))
+    )
+    assert verdict == same
+    assert verdict.rule or verdict.reason.removeprefix("its interpreter: ") in (UNROUTED, "nothing there")
+
+
+@given(exec_specs, exec_routes, exec_calls)
+def test_what_is_denied_to_all_is_denied_to_a_routed_agent(spec: ExecSpec, routes: Routes, call: Call) -> None:
+    denials = ExecSpec(mode="observe", rules=[rule for rule in spec.rules if rule.action == "deny"])
+    if not of_the_agent(denials, None).decide(Role.AGENT, *call[1:]).allow:
+        spec = ExecSpec(mode=spec.mode, rules=denials.rules)
+        assert not of_the_agent(spec, routes).decide(Role.AGENT, *call[1:]).allow
+
+
+@given(exec_specs, exec_routes, exec_calls, exec_names)
+def test_a_firm_denial_is_of_nothing_that_landlock_lets_be_executed(
+    spec: ExecSpec, routes: Routes, call: Call, name: bytes
+) -> None:
+    policy = ExecPolicy.compile(spec, routes.files, landlock=True, memfd_closed=True, routes=routes)
+    for path in (call[2], b"/" + name, *map(str.encode, routes.files)):
+        verdict = policy.decide(Role.AGENT, call[1], path, call[3])
+        assert verdict.firmness is Firmness.ADVISORY or (path is not None and path.decode() not in routes.files)

@@ -7,7 +7,7 @@ from codingagents.rewrite.specs import ExecSpec
 from codingagents.supervisor.exec_policy import ExecPolicy
 from codingagents.supervisor.explain import Asked, HeldPolicy, explain
 from codingagents.trust.vocabulary import Role
-from strategies import exec_calls, exec_names, exec_specs
+from strategies import exec_calls, exec_names, exec_routes, exec_specs
 
 held = st.builds(
     HeldPolicy,
@@ -19,6 +19,7 @@ held = st.builds(
     landlock=st.booleans(),
     memfd_closed=st.booleans(),
     trapped=st.booleans(),
+    routes=st.none() | exec_routes,
 )
 interpreters = st.lists(exec_names.map(lambda name: b"/" + name), max_size=2).map(tuple)
 
@@ -32,7 +33,9 @@ def test_the_verdict_is_that_of_the_policy(
 ) -> None:
     role, path, resolved, argv = call
     run_by = run_by if resolved is not None else ()  # what is not there is no script
-    policy = ExecPolicy.compile(spec, holds.trees, landlock=holds.landlock, memfd_closed=holds.memfd_closed)
+    policy = ExecPolicy.compile(
+        spec, holds.trees, landlock=holds.landlock, memfd_closed=holds.memfd_closed, routes=holds.routes
+    )
     verdict = policy.decide(role, path, resolved, argv, interpreters=run_by)
     asked = Asked(role=role, path=path, resolved=resolved, interpreters=run_by, argv=tuple(argv))
     told = explain(spec, holds, asked, "")

@@ -4,6 +4,9 @@ First matching rule wins. A denial is *firm* only where the kernel would refuse 
 outside its trees, with the memfd route closed); every other denial is *advisory*, since the kernel reads the tracee's
 memory again after the decision (seccomp_unotify(2)). A rule is marked by what its path can match, when it is loaded;
 a record by the program or interpreter that was meant, and never firmer than its rule.
+
+Where what the agent starts is routed to the task runner (`Routes`), rules that name no role do not allow it anything:
+they are about tasks. It may execute what its client needs, and what a rule for `agent` allows.
 """
 
 from __future__ import annotations
@@ -11,14 +14,18 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
+from codingagents.supervisor.exec_routes import OwnProgram, Routes
 from codingagents.trust.events import PolicyRule
 from codingagents.trust.vocabulary import Firmness, Role
+
+UNROUTED: Final = "unrouted"  # the reason of what should have gone to the task runner
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -92,8 +99,13 @@ def _may_lie_inside(glob: str, tree: str) -> bool:
     return literal == tree or literal.startswith(tree + "/")
 
 
-def why_advisory(rule: ExecRule, trees: Sequence[str], *, landlock: bool, memfd_closed: bool) -> str:
-    """Say why nothing but the trap stands behind a rule; "" where the kernel itself refuses all that it can match."""
+def why_advisory(
+    rule: ExecRule, trees: Sequence[str], *, landlock: bool, memfd_closed: bool, files: Collection[str] = ()
+) -> str:
+    """Say why nothing but the trap stands behind a rule; "" where the kernel itself refuses all that it can match.
+
+    `files` are those of `trees` that are files, below which nothing can lie.
+    """
     if rule.action == "allow":
         return "an allow rule enforces nothing"
     if rule.argv:
@@ -102,7 +114,11 @@ def why_advisory(rule: ExecRule, trees: Sequence[str], *, landlock: bool, memfd_
         return "Landlock does not hold"
     if not memfd_closed:
         return "a program in memory could be executed past Landlock"
-    tree = next((tree for tree in trees if _may_lie_inside(rule.path, tree)), None)
+    pattern = glob_pattern(rule.path)
+    file = next((file for file in files if pattern.fullmatch(_bytes(file))), None)
+    if file is not None:
+        return f"it can match {file}, which Landlock lets be executed"
+    tree = next((tree for tree in trees if tree not in files and _may_lie_inside(rule.path, tree)), None)
     return "" if tree is None else f"it can match below {tree}, where Landlock lets everything be executed"
 
 
@@ -123,32 +139,54 @@ def _word(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ExecPolicy:
-    """The compiled policy of one session; `enforce` denies what no rule covers."""
+    """The compiled policy of one session, or of its agent alone; `enforce` denies what no rule covers."""
 
     enforce: bool
     rules: tuple[CompiledRule, ...]
     trees: tuple[bytes, ...]  # beneath which Landlock lets files be executed
     confined: bool  # Landlock holds, and memfds, which it does not see, cannot be executed
+    routed: frozenset[str] | None = None  # texts of the rules that say what remains the agent's; None: not routed
+    interpreters: frozenset[bytes] = frozenset()  # what those rules' scripts may be run by
 
     @classmethod
-    def compile(cls, spec: ExecSpec, trees: Sequence[str], *, landlock: bool, memfd_closed: bool) -> ExecPolicy:
-        """Compile `spec`; `trees` are those that Landlock holds to, symlinks already resolved."""
-        rules = tuple(
-            CompiledRule(
+    def compile(
+        cls,
+        spec: ExecSpec,
+        trees: Sequence[str],
+        *,
+        landlock: bool,
+        memfd_closed: bool,
+        routes: Routes | None = None,
+    ) -> ExecPolicy:
+        """Compile `spec`; `trees` are those that Landlock holds to, symlinks already resolved.
+
+        With `routes` the policy is the agent's, and for no other role.
+        """
+
+        def compiled(rule: ExecRule, text: str) -> CompiledRule:
+            files = () if routes is None else routes.files
+            return CompiledRule(
                 allow=rule.action == "allow",
-                text=rule_text(rule),
+                text=text,
                 pattern=glob_pattern(rule.path),
                 role=rule.role,
                 argv=tuple(_bytes(part) for part in rule.argv),
-                why=why_advisory(rule, trees, landlock=landlock, memfd_closed=memfd_closed),
+                why=why_advisory(rule, trees, landlock=landlock, memfd_closed=memfd_closed, files=files),
             )
+
+        rules = [
+            compiled(rule, rule_text(rule))
             for rule in spec.rules
-        )
+            if routes is None or rule.role == Role.AGENT.value or (rule.role is None and rule.action == "deny")
+        ]
+        own = () if routes is None else tuple(compiled(_allowing(each), routes.rule(each)) for each in routes.own)
         return cls(
             enforce=spec.mode == "enforce",
-            rules=rules,
+            rules=(*rules, *own),
             trees=tuple(_bytes(tree) for tree in trees),
             confined=landlock and memfd_closed,
+            routed=None if routes is None else frozenset(rule.text for rule in own),
+            interpreters=frozenset() if routes is None else frozenset(map(_bytes, routes.interpreters)),
         )
 
     def decide(
@@ -171,10 +209,13 @@ class ExecPolicy:
         normal = b"/" + posixpath.normpath(path).lstrip(b"/")
         leads_to = normal if resolved is None else resolved
         verdict = self._judge(role, (path, normal, leads_to), leads_to, resolved, argv)
+        own = self.interpreters if self.routed and verdict.rule in self.routed else ()
         for interpreter in interpreters:
             if not verdict.allow:
                 break
             refused = self._judge(role, (interpreter,), interpreter, interpreter, ())
+            if not refused.rule and interpreter in own:
+                continue
             if not refused.allow:
                 return msgspec.structs.replace(refused, reason=f"its interpreter: {refused.reason}")
         return verdict
@@ -190,8 +231,10 @@ class ExecPolicy:
             # A search along PATH goes on after ENOENT and stops at EPERM.
             return Verdict(False, "", "nothing there", Firmness.ADVISORY, missing=True)
         if self.enforce:
-            return Verdict(False, "", "no rule allows it", _firmness(self._kernel_refuses(resolved)))
-        return Verdict(True, "", "observe mode" if resolved is not None else "nothing there", Firmness.ADVISORY)
+            why = "no rule allows it" if self.routed is None else UNROUTED
+            return Verdict(False, "", why, _firmness(self._kernel_refuses(resolved)))
+        why = "observe mode" if self.routed is None else UNROUTED
+        return Verdict(True, "", why if resolved is not None else "nothing there", Firmness.ADVISORY)
 
     def marks(self) -> list[PolicyRule]:
         """Return each rule as it was loaded, with what stands behind it."""
@@ -200,6 +243,10 @@ class ExecPolicy:
     def _kernel_refuses(self, resolved: bytes | None) -> bool:
         """Say whether Landlock forbids this very program; of one that is not there, nothing can be said."""
         return self.confined and resolved is not None and not any(is_inside(resolved, tree) for tree in self.trees)
+
+
+def _allowing(own: OwnProgram) -> ExecRule:
+    return ExecRule(action="allow", path=own.path, role=Role.AGENT.value, argv=own.argv)
 
 
 def is_inside(path: bytes, tree: bytes) -> bool:

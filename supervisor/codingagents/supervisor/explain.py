@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from codingagents.rewrite.specs import ExecSpec
-from codingagents.supervisor.exec_policy import ExecPolicy, Verdict, is_inside
+from codingagents.supervisor.exec_policy import UNROUTED, ExecPolicy, Verdict, is_inside
+from codingagents.supervisor.exec_routes import Routes
 from codingagents.trust.events import escape_bytes
 from codingagents.trust.vocabulary import Firmness, Role
 from codingagents.trust.wire import Message
 
+_NOT_SENT: Final = "it would run as the agent and not as a task; in enforce mode it would be denied"
 SCHEMA: Final = "coding-agents/exec-policy/v1"
 
 
@@ -30,6 +32,7 @@ class HeldPolicy(Message, frozen=True, kw_only=True):
     landlock: bool
     memfd_closed: bool
     trapped: bool  # the trap stands, so that rules decide at all
+    routes: Routes | None = None  # of the agent, where what it starts goes to the task runner
 
 
 class PolicyDocument(Message, frozen=True, kw_only=True):
@@ -72,7 +75,9 @@ class Explanation(Message, frozen=True, kw_only=True):
 
 def explain(spec: ExecSpec, held: HeldPolicy, asked: Asked, basis: str) -> Explanation:
     """Return what becomes of `asked` under the rules of `spec`; `basis` is passed through."""
-    policy = ExecPolicy.compile(spec, held.trees, landlock=held.landlock, memfd_closed=held.memfd_closed)
+    policy = ExecPolicy.compile(
+        spec, held.trees, landlock=held.landlock, memfd_closed=held.memfd_closed, routes=held.routes
+    )
     verdict = policy.decide(asked.role, asked.path, asked.resolved, asked.argv, interpreters=asked.interpreters)
     files = [] if asked.resolved is None else [asked.resolved, *asked.interpreters]
     inside = all(any(is_inside(file, tree) for tree in policy.trees) for file in files)
@@ -107,8 +112,10 @@ def _outcome(
 def _why(policy: ExecPolicy, verdict: Verdict, asked: Asked, landlock: str, *, trapped: bool) -> str:
     if not trapped:
         return "there is no exec trap: no rule is applied"
+    if verdict.allow and landlock == "refuses":
+        return "no rule denies it, and Landlock refuses it all the same (EACCES)"
     if verdict.allow:
-        return "no rule denies it, and Landlock refuses it all the same (EACCES)" if landlock == "refuses" else ""
+        return _NOT_SENT if verdict.reason == UNROUTED else ""
     if verdict.firmness is Firmness.FIRM:
         return "the kernel refuses it by itself: Landlock"
     marked = next((rule.why for rule in policy.rules if rule.text == verdict.rule), "")

@@ -6,6 +6,7 @@ import pytest
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
 from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern, rule_text, why_advisory
+from codingagents.supervisor.exec_routes import OwnProgram, Routes
 from codingagents.trust.vocabulary import Firmness, Role
 
 FIRM, ADVISORY = Firmness.FIRM, Firmness.ADVISORY
@@ -282,3 +283,98 @@ def test_a_rule_on_argv_does_not_cover_an_interpreter() -> None:
     for interpreter in (b"/usr/bin/python3", b"/usr/bin/env"):
         denied = rules.decide(Role.AGENT, b"/usr/bin/x", b"/usr/bin/x", [b"x"], interpreters=[interpreter])
         assert (denied.allow, denied.rule) == (False, "")
+
+
+CLIENT, SHELL, PYTHON = b"/opt/agent/claude", b"/run/agent-tasks/shells/bash", b"/usr/bin/python3.11"
+ROUTES = Routes(
+    client="claude",
+    own=[
+        OwnProgram(path="/opt/agent/claude", why="the client itself"),
+        OwnProgram(path="/run/agent-tasks/shells/*", why="the task shell"),
+        OwnProgram(path="/usr/bin/node", why="runs its start script", argv=["node", "/opt/agent/claude"]),
+    ],
+    interpreters=["/usr/bin/python3.11"],
+    files=["/opt/agent/claude", "/usr/bin/python3.11"],
+)
+
+
+def routed(*rules: ExecRule, mode: str = "enforce") -> ExecPolicy:
+    spec = ExecSpec(mode=mode, rules=list(rules))  # type: ignore[arg-type]  # "observe" or "enforce"
+    trees = [*ROUTES.files, "/run/agent-tasks/shells"]
+    return ExecPolicy.compile(spec, trees, landlock=True, memfd_closed=True, routes=ROUTES)
+
+
+def test_a_routed_agent_may_execute_what_its_client_needs_and_says_why() -> None:
+    rules = routed()
+    allowed = {path: rules.decide(Role.AGENT, path, path, [path]) for path in (CLIENT, SHELL)}
+    assert [verdict.rule for verdict in allowed.values()] == [
+        "client claude: the client itself",
+        "client claude: the task shell",
+    ]
+    assert all(verdict.allow for verdict in allowed.values())
+
+
+def test_what_else_a_routed_agent_starts_is_unrouted_and_firmly_denied() -> None:
+    denied = routed().decide(Role.AGENT, b"/bin/sh", b"/usr/bin/dash", [b"sh", b"-c", b"id"])
+    assert (denied.allow, denied.rule, denied.reason, denied.firmness) == (False, "", "unrouted", FIRM)
+    seen = routed(mode="observe").decide(Role.AGENT, b"/bin/sh", b"/usr/bin/dash", [b"sh"])
+    assert (seen.allow, seen.reason) == (True, "unrouted")
+
+
+def test_a_task_shells_interpreter_is_let_through_as_such_and_not_by_itself() -> None:
+    rules = routed()
+    assert rules.decide(Role.AGENT, SHELL, SHELL, [], interpreters=[PYTHON]).allow
+    denied = rules.decide(Role.AGENT, PYTHON, PYTHON, [b"python3", b"-IS", SHELL])
+    assert (denied.allow, denied.reason) == (False, "unrouted")
+    assert denied.firmness is ADVISORY  # Landlock must let it be executed
+    other = rules.decide(Role.AGENT, SHELL, SHELL, [], interpreters=[b"/usr/bin/perl"])
+    assert (other.allow, other.reason) == (False, "its interpreter: unrouted")
+
+
+def test_an_own_script_lends_its_interpreter_to_no_other() -> None:
+    script = b"/opt/agent/tool"
+    denied = routed(allow("/opt/agent/tool", role="agent")).decide(
+        Role.AGENT, script, script, [], interpreters=[PYTHON]
+    )
+    assert (denied.allow, denied.reason) == (False, "its interpreter: unrouted")
+
+
+def test_an_own_program_with_arguments_is_its_own_with_these_alone() -> None:
+    node = b"/usr/bin/node"
+    assert routed().decide(Role.AGENT, node, node, [b"node", CLIENT, b"-p"]).allow
+    assert not routed().decide(Role.AGENT, node, node, [b"node", b"-e", b"1"]).allow
+
+
+def test_rules_without_a_role_are_about_tasks_and_those_for_the_agent_hold() -> None:
+    git = b"/usr/bin/git"
+    assert not routed(allow("/usr/**")).decide(Role.AGENT, git, git, []).allow
+    assert routed(allow("/usr/bin/git", role="agent")).decide(Role.AGENT, git, git, []).allow
+    denied = routed(deny("/opt/agent/**")).decide(Role.AGENT, CLIENT, CLIENT, [])
+    assert (denied.allow, denied.rule) == (False, "deny /opt/agent/**")
+    no_python = routed(deny("/usr/bin/python3*"))
+    refused = no_python.decide(Role.AGENT, SHELL, SHELL, [], interpreters=[PYTHON])
+    assert (refused.allow, refused.rule) == (False, "deny /usr/bin/python3*")
+    first = routed(allow("/usr/bin/git", role="agent"), deny("/usr/bin/*"))
+    assert first.decide(Role.AGENT, git, git, []).allow
+
+
+def test_what_is_not_there_is_missing_to_a_routed_agent_too() -> None:
+    missing = routed().decide(Role.AGENT, b"/usr/local/bin/git", None, [])
+    assert (missing.allow, missing.missing) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/usr/bin/dash", ""),
+        ("/usr/bin/p*", "it can match /usr/bin/python3.11, which Landlock lets be executed"),
+        ("/usr/bin/*", "it can match /usr/bin/python3.11, which Landlock lets be executed"),
+        ("/usr/bin/python3", ""),
+        (
+            "/run/agent-tasks/**",
+            "it can match below /run/agent-tasks/shells, where Landlock lets everything be executed",
+        ),
+    ],
+)
+def test_below_a_file_nothing_lies(path: str, why: str) -> None:
+    assert routed(deny(path)).marks()[0].why == why

@@ -18,6 +18,7 @@ COMMANDS = {
     "events": "Read an event log as it grows, or prove it: tail, verify.",
     "exec": "Say which rule decides about a program, and how firmly: explain.",
     "init": "Run a command under a well-behaved init: reaping, signals, exit codes.",
+    "wrap": "Guard the programs of clients in an image: install, remove, list.",
 }
 
 

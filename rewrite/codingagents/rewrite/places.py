@@ -19,6 +19,7 @@ KEY_SUFFIX: Final = ".pub"
 CHECKPOINT_SUFFIX: Final = ".checkpoint"
 
 WORKSPACES: Final = "/var/lib/coding-agents/workspaces"  # SESSION/NAME: the copies that sessions work in, or did
+WRAPPERS: Final = "/var/lib/coding-agents/wrappers.json"  # in an image: which clients' programs are wrapped
 
 # In a session, as the supervisor makes them.
 RUN_ROOT: Final = "/run/coding-agents"

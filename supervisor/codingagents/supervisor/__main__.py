@@ -20,6 +20,7 @@ usage: coding-agents COMMAND [ARGUMENT…]
   exec explain PATH [--role ROLE]      say which rule decides about a program, and how firmly
   helper list [--session DIR]          list the helpers of a running session
   helper run --server NAME             run one helper in the foreground, without a session
+  wrap install | remove | list         guard the programs of clients in an image
 
 `coding-agents COMMAND --help` says more.
 """
@@ -74,10 +75,14 @@ def _tool(name: str, arguments: list[str]) -> int:
         from codingagents.supervisor import helper_list  # noqa: PLC0415 -- likewise
 
         return helper_list.main(arguments[1:])
+    if name == "wrap":
+        from codingagents.supervisor import wrap_cli  # noqa: PLC0415 -- likewise
+
+        return wrap_cli.main(arguments)
     from codingagents.trust.errors import UsageError  # noqa: PLC0415 -- likewise
 
     raise UsageError(
-        f"there is no command {name!r}; the commands are init, doctor, events, exec and helper (see --help)"
+        f"there is no command {name!r}; the commands are init, doctor, events, exec, helper and wrap (see --help)"
     )
 
 

@@ -35,7 +35,7 @@ from codingagents.rewrite import places
 from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.plan import plan_session, uid_plan
-from codingagents.rewrite.specs import SessionSecrets
+from codingagents.rewrite.specs import SessionSecrets, SessionSpec
 from codingagents.trust import checkpoint, wire
 from codingagents.trust.encoding import decode_line
 from codingagents.trust.events import AnyEvent, Layer, LayerReport
@@ -328,9 +328,12 @@ class Upstream:
 
 
 class Session:
-    """A session's directory and workspace on the host, and the keys that stay outside."""
+    """A session's directory and workspace on the host, and the keys that stay outside.
 
-    def __init__(self, upstream: Upstream, directory: Path) -> None:
+    `tables` is the part of config.toml that is not about servers; `planned` replaces what `plan_session` is given.
+    """
+
+    def __init__(self, upstream: Upstream, directory: Path, *, tables: str = _EXEC_TABLE, **planned: Any) -> None:
         self._upstream = upstream
         self.directory = directory / "session"
         self.workspace = directory / "workspace"
@@ -341,28 +344,36 @@ class Session:
         shutil.copy(SCRIPTS / "agent.py", self.workspace)
         shutil.copyfile("/usr/bin/true", self.workspace / "outside")
         (self.workspace / "outside").chmod(0o755)
-        (self.directory / places.SESSION_SPEC).write_bytes(wire.encode(self._spec()))
+        self.spec = self._plan(tables, planned)
+        self.write_spec()
 
-    def _spec(self) -> Any:
+    def _plan(self, tables: str, planned: Mapping[str, Any]) -> SessionSpec:
         right, other, unused = self._upstream.leaf.pin, pki.make_root("Other").pin, pki.make_root("Backup").pin
-        tables = [_server_table("good", GOOD_PORT, right, unused), _server_table("wrong", WRONG_PORT, other, unused)]
-        text = "\n".join([_EXEC_TABLE, *tables])
+        servers = [_server_table("good", GOOD_PORT, right, unused), _server_table("wrong", WRONG_PORT, other, unused)]
+        text = "\n".join([tables, *servers])
         config = parse_config(text, "config.toml")
+        usual: dict[str, Any] = {
+            "agent": "codex",
+            "command": ["/usr/bin/python3", "-I", "agent.py"],
+            "working_directory": "/workspace",
+            "environment": {},
+        }
         return plan_session(
             config,
             session=self.id,
-            agent="codex",
             engine="docker",
             uids=uid_plan(UID_BASE, [server.name for server in config.active]),
             secret_names_available=["TOKEN"],
             anchors={server.name: Anchors(pem=self._upstream.root.pem) for server in config.active},
-            command=["/usr/bin/python3", "-I", "agent.py"],
-            working_directory="/workspace",
-            environment={},
             public_key=checkpoint.public_key(self._key),
             config_sha256=hashlib.sha256(text.encode()).hexdigest(),
             today=datetime.datetime.now(datetime.UTC).date(),
+            **{**usual, **planned},
         )
+
+    def write_spec(self) -> None:
+        """Put `spec` where the supervisor reads it."""
+        (self.directory / places.SESSION_SPEC).write_bytes(wire.encode(self.spec))
 
     @property
     def secrets_line(self) -> bytes:
@@ -372,7 +383,7 @@ class Session:
 
     @property
     def volumes(self) -> list[str]:
-        return ["--volume", f"{self.directory}:/session", "--volume", f"{self.workspace}:/workspace"]
+        return ["--volume", f"{self.directory}:/session", "--volume", f"{self.workspace}:{self.spec.working_directory}"]
 
     @property
     def network(self) -> str:

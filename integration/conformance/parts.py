@@ -38,16 +38,19 @@ def node() -> Path:
 
 
 @functools.cache
-def npm_packages() -> Path:
-    """Return the directory whose `node_modules` has what `npm/package-lock.json` locks."""
-    key = hashlib.sha256((NPM / "package-lock.json").read_bytes()).hexdigest()[:12]
+def npm_packages(locked: Path = NPM, size: str = "20 MB") -> Path:
+    """Return the directory whose `node_modules` has what `package-lock.json` in `locked` locks.
+
+    `size` is what has to be fetched where they are not there yet, for whoever waits.
+    """
+    key = hashlib.sha256((locked / "package-lock.json").read_bytes()).hexdigest()[:12]
     home = CACHE / f"npm-{key}"
     if not home.exists():
         node()  # first, since it also makes the cache
-        print(f"installing the locked npm packages in {home} (once)", file=sys.stderr, flush=True)
+        print(f"installing locked npm packages ({size}) in {home} (once)", file=sys.stderr, flush=True)
         building = Path(tempfile.mkdtemp(prefix=".building-", dir=CACHE))
         try:
-            shutil.copytree(NPM, building, dirs_exist_ok=True)
+            shutil.copytree(locked, building, dirs_exist_ok=True)
             _npm(building, "ci")
             building.chmod(0o755)
             with contextlib.suppress(OSError):  # somebody else finished first: theirs has the same key

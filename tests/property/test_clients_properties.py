@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codingagents.rewrite import codex_keys
-from codingagents.rewrite.clients import claude, codex
+from codingagents.rewrite.clients import claude, codex, copilot
 from codingagents.rewrite.clients.base import Endpoint
 from codingagents.rewrite.parse import parse_config
 from codingagents.trust.vocabulary import Secret
@@ -52,6 +52,17 @@ def test_claude_reads_back_what_was_rendered(given_endpoints: list[Endpoint]) ->
     assert json.loads(file.content) == {
         "mcpServers": {
             e.name: {"type": e.transport, "url": e.url, "headers": authorization(e)} for e in given_endpoints
+        }
+    }
+
+
+@given(endpoints)
+def test_copilot_reads_back_what_was_rendered(given_endpoints: list[Endpoint]) -> None:
+    (file,) = copilot.render(given_endpoints)
+    assert json.loads(file.content) == {
+        "mcpServers": {
+            e.name: {"type": e.transport, "url": e.url, "headers": authorization(e), "tools": ["*"]}
+            for e in given_endpoints
         }
     }
 

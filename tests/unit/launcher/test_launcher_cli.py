@@ -296,7 +296,7 @@ def test_config_check_lists_what_a_session_would_have(home: Path) -> None:
     assert rows["servers"][0]["secrets"] == ["GITHUB_TOKEN"]
 
 
-@pytest.mark.parametrize("client", ["claude", "codex"])
+@pytest.mark.parametrize("client", ["claude", "codex", "copilot"])
 def test_config_render_shows_each_clients_files(home: Path, client: str) -> None:
     """The helper's URL and a placeholder, never the upstream's or a secret."""
     done = run(home, "config", "render", "--client", client, "config.toml")

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from codingagents.rewrite.clients import claude, codex
+from codingagents.rewrite.clients import claude, codex, copilot
 from codingagents.rewrite.clients.base import Endpoint, loopback_url
 from codingagents.rewrite.clients.known import CLIENTS, left_out
 from codingagents.rewrite.parse import parse_config
@@ -68,6 +68,59 @@ def test_codex_keeps_its_settings_and_loses_the_upstream() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("said", "mode"),
+    [
+        ("", "danger-full-access"),
+        ('sandbox_mode = "read-only"', "read-only"),
+        ('default_permissions = "x"', None),
+        ('profile = "careful"', None),
+    ],
+)
+def test_codex_leaves_the_confinement_of_tasks_to_the_runner_unless_the_user_says_more(
+    said: str, mode: str | None
+) -> None:
+    (file,) = codex.render([], said, routed=True)
+    assert tomllib.loads(file.content.decode()).get("sandbox_mode") == mode
+    (file,) = codex.render([], said)
+    assert "danger" not in file.content.decode()
+
+
+def test_copilot_gets_all_tools_of_entries_with_the_local_bearer() -> None:
+    (file,) = copilot.render([*ENDPOINTS[:1], LEGACY])
+    assert file.path == "copilot/mcp-config.json"
+    assert json.loads(file.content) == {
+        "mcpServers": {
+            name: {"type": kind, "url": url, "headers": {"Authorization": f"Bearer {bearer}"}, "tools": ["*"]}
+            for name, kind, url, bearer in (
+                ("github", "http", "http://127.0.0.1:4001/mcp", "local-1"),
+                ("old", "sse", "https://127.0.0.1:4003/sse", "local-3"),
+            )
+        }
+    }
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_no_secret_of_a_client_gets_into_its_tasks_by_its_table(name: str) -> None:
+    """Names as the clients themselves and their documentation have them."""
+    secrets = {
+        *("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_MESSAGING_TOKEN"),
+        *("OPENAI_API_KEY", "CODEX_API_KEY", "CODEX_ACCESS_TOKEN"),
+        *("GH_TOKEN", "GITHUB_TOKEN", "COPILOT_GITHUB_TOKEN", "COPILOT_PROVIDER_API_KEY"),
+    }
+    for allowed in CLIENTS[name].SHELLING.task_environment:
+        assert not [each for each in secrets if each == allowed or each.startswith(allowed.removesuffix("*"))]
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_table_says_what_it_was_measured_with_and_names_the_task_shell(name: str) -> None:
+    table = CLIENTS[name].SHELLING
+    assert table.measured.count(".") == 2
+    told = [*table.environment.values(), *(text for file in table.settings for text in file.content["env"].values())]
+    assert "{shell}" in told or table.account_shell
+    assert table.needs[0].path == ""
+
+
 def test_codex_without_any_endpoint_has_no_server() -> None:
     (file,) = codex.render([], codex.passed_through(parse_config(CONFIG, "c.toml")))
     assert tomllib.loads(file.content.decode())["mcp_servers"] == {}
@@ -119,6 +172,7 @@ def test_a_helper_on_https_has_an_https_url() -> None:
 
 def test_the_sessions_authority_is_trusted_only_where_there_is_one() -> None:
     assert claude.switches("/r", "/ca.pem").environment == {"NODE_EXTRA_CA_CERTS": "/ca.pem"}
+    assert copilot.switches("/r", "/ca.pem").environment["NODE_EXTRA_CA_CERTS"] == "/ca.pem"
     assert codex.switches("/r", "/ca.pem").environment == {"CODEX_HOME": "/r/codex", "CODEX_CA_CERTIFICATE": "/ca.pem"}
     assert claude.switches("/r").environment == {}
 
@@ -136,6 +190,7 @@ def test_switches_name_the_file_that_was_rendered(name: str) -> None:
 def test_switches_are_each_clients_own() -> None:
     assert claude.switches("/r").arguments == ("--mcp-config", "/r/claude/mcp.json", "--strict-mcp-config")
     assert codex.switches("/r").environment == {"CODEX_HOME": "/r/codex"}
+    assert copilot.switches("/r").environment == {"COPILOT_HOME": "/r/copilot"}
 
 
 def test_a_bearer_is_not_shown_by_accident() -> None:

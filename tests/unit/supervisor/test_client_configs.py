@@ -73,4 +73,4 @@ def test_the_sessions_authority_is_named_only_where_a_server_listens_on_https(
     *_, environment = install(tmp_path, list(slots.values()))
     assert environment["NODE_EXTRA_CA_CERTS"] == environment["CODEX_CA_CERTIFICATE"] == places.SESSION_CA
     *_, environment = install(tmp_path, [slots["plain"], slots["sock"]])
-    assert set(environment) == {"CODEX_HOME"}
+    assert set(environment) == {"CODEX_HOME", "COPILOT_HOME"}

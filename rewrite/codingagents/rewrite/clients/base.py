@@ -45,15 +45,28 @@ class Switches:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """A program that a client itself must be able to execute, beside the task shell.
+    """A program that a client itself must be able to execute, beside the task shell; a file that is not there is none.
 
     `path` is absolute, or relative to the directory of the client's program, links resolved, with the globs of
-    `[exec]` rules; "" is that program itself.
+    glob(7); "" is that program itself.
     """
 
     path: str
     why: str  # one clause, for records
-    essential: bool = False  # without it no tool call works; else the client was seen to go on
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A JSON file of the client's that wins over what a project, or the agent, can write.
+
+    `path` is `DIRECTORY/NAME` below the clients' directory, or absolute: an administrator's file, which is changed in
+    containers only, merged with what it holds, and put back at the end. In `content` and `arguments`, `{shell}` is the
+    path of the task shell and `{file}` that of this file.
+    """
+
+    path: str
+    content: Mapping[str, Mapping[str, str]]  # the values of each top-level table that are to be ours
+    arguments: tuple[str, ...] = ()  # before the client's own
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +74,8 @@ class Shelling:
     """How a client runs shell commands, and what it takes to have the task runner run them.
 
     Measured for one version (`measured`): a new one is a change of this table and a recorded run. `{shell}` in a value
-    stands for the path of the task shell.
+    stands for the path of the task shell. The sentences say what stops working, or fails open, in enforce mode, where
+    what is not routed is denied.
     """
 
     measured: str  # version that the table was measured with
@@ -69,7 +83,10 @@ class Shelling:
     account_shell: bool  # the shell of the agent's account in passwd(5) chooses it
     needs: tuple[Need, ...]
     task_environment: tuple[str, ...]  # variables of its own that its commands want: names, or prefixes ending in `*`
-    degrades: tuple[str, ...]  # what stops working, or fails open, where other spawns are denied; one sentence each
+    settings: tuple[Settings, ...] = ()
+    degrades: tuple[str, ...] = ()  # anyhow
+    unmounted: tuple[str, ...] = ()  # where the task shells cannot be mounted over the system's
+    open: tuple[str, ...] = ()  # what cannot be closed
 
 
 class Client(Protocol):
@@ -79,8 +96,11 @@ class Client(Protocol):
     SHELLING: Shelling
     TRANSPORTS: frozenset[Transport]  # what it speaks; `render` leaves every other endpoint out
 
-    def render(self, endpoints: Sequence[Endpoint], codex_toml: str = "") -> list[ClientFile]:
-        """Return the client's files for `endpoints`; `codex_toml` is `SessionSpec.codex_toml`."""
+    def render(self, endpoints: Sequence[Endpoint], codex_toml: str = "", *, routed: bool = False) -> list[ClientFile]:
+        """Return the client's files for `endpoints`; `codex_toml` is `SessionSpec.codex_toml`.
+
+        `routed`: its commands are run by the task runner, each in a sandbox.
+        """
 
     def switches(self, root: str, session_ca: str | None = None) -> Switches:
         """Return what makes the client use its files below `root`, an absolute path.

@@ -2,6 +2,9 @@
 
 An entry without `type` is skipped by Claude, and `disabled` is ignored, so a server that is off is left out.
 `NODE_EXTRA_CA_CERTS` adds to the authorities that it trusts.
+
+Its shell is what `CLAUDE_CODE_SHELL` names, or `SHELL`; the `env` table of a project's settings beats the environment,
+and is beaten by that of `--settings` and of the managed settings.
 Claude expands `${V}` in this file: nothing but our own URL and bearer, which hold no `$`, is written into it.
 """
 
@@ -10,22 +13,39 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from codingagents.rewrite.clients.base import ClientFile, Endpoint, Need, Shelling, Switches, Transport
+from codingagents.rewrite.clients.base import ClientFile, Endpoint, Need, Settings, Shelling, Switches, Transport
 
 NAME = "claude"
 TRANSPORTS: frozenset[Transport] = frozenset({"http", "sse"})
 _FILE = "claude/mcp.json"
+_SHELL = {"CLAUDE_CODE_SHELL": "{shell}", "SHELL": "{shell}"}
 SHELLING = Shelling(
     measured="2.1.330",
-    environment={"CLAUDE_CODE_SHELL": "{shell}", "SHELL": "{shell}"},
+    environment=_SHELL,
     account_shell=False,
-    needs=(Need(path="", why="the client itself", essential=True),),
-    task_environment=("CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT"),
-    degrades=("hooks are not run, and fail open: a hook that would block a tool no longer does",),
+    needs=(Need(path="", why="the client itself"),),
+    settings=(
+        Settings(path="claude/settings.json", content={"env": _SHELL}, arguments=("--settings", "{file}")),
+        Settings(path="/etc/claude-code/managed-settings.json", content={"env": _SHELL}),
+    ),
+    task_environment=(
+        *("CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SESSION_ID"),
+        *("CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_SESSION_ATTENDED"),
+        *("AI_AGENT", "COREPACK_ENABLE_AUTO_PIN", "NoDefaultCurrentDirectoryInExePath"),
+    ),
+    degrades=(
+        "git and ps, which the client runs for itself, are refused: it goes on without",
+        "outputs that the client keeps in files are for its Read tool: commands cannot read them",
+    ),
+    unmounted=(
+        "hooks are not run and fail open: one that would block a tool no longer does",
+        "status lines and key helpers are not run",
+    ),
+    open=("the client's program can be run again as the agent, with any arguments and variables",),
 )
 
 
-def render(endpoints: Sequence[Endpoint], codex_toml: str = "") -> list[ClientFile]:
+def render(endpoints: Sequence[Endpoint], codex_toml: str = "", *, routed: bool = False) -> list[ClientFile]:
     """Return `claude/mcp.json`."""
     servers = {
         endpoint.name: {

@@ -3,6 +3,10 @@
 Codex expands nothing in this file and refuses `bearer_token`, so the local bearer is an `http_headers` value. A server
 without an endpoint is left out: Codex stops at a table that has neither `url` nor `command`. So is a legacy SSE server:
 Codex would POST to it and fail. `CODEX_CA_CERTIFICATE` adds to the authorities that it trusts.
+
+Its shell is that of the account in passwd(5), whatever the environment says, where the model names none but bash. By
+itself it runs commands in a sandbox of its own, which needs what no role of ours may do (user namespaces) and programs
+that are not routed.
 """
 
 from __future__ import annotations
@@ -18,16 +22,31 @@ from codingagents.rewrite.config import Config
 NAME = "codex"
 TRANSPORTS: frozenset[Transport] = frozenset({"http"})
 _DIRECTORY = "codex"
+# Any of these is the user's own word on how commands are confined.
+_SANDBOX_KEYS = frozenset({"sandbox_mode", "default_permissions", "permissions", "profile"})
+# Of the native program, which the start script of the npm package finds in one of these.
+_NATIVE = ("../../codex-linux-*/vendor/*/bin", "../node_modules/@openai/codex-linux-*/vendor/*/bin", "../vendor/*/bin")
 SHELLING = Shelling(
     measured="0.169.0",
     environment={},
     account_shell=True,
     needs=(
-        Need(path="", why="the client itself, which runs itself again for each command", essential=True),
-        Need(path="codex-code-mode-host", why="the host of code mode", essential=True),
+        Need(path="", why="the client itself, which runs itself again for each command"),
+        Need(path="codex-code-mode-host", why="its host of code mode"),
+        *(Need(path=f"{path}/codex", why="the client's native program") for path in _NATIVE),
+        *(Need(path=f"{path}/codex-code-mode-host", why="its host of code mode") for path in _NATIVE),
     ),
-    task_environment=("CODEX_*",),
-    degrades=("a model that chooses a shell other than bash is refused, and told so",),
+    # By name: a prefix would let CODEX_API_KEY and CODEX_ACCESS_TOKEN through.
+    task_environment=(
+        *("CODEX_CI", "CODEX_SESSION_ID", "CODEX_THREAD_ID", "CODEX_TOOL_CALL_ID", "CODEX_VERSION"),
+        "CODEX_APPLY_PATCH_PRESERVE_LINE_ENDINGS",
+    ),
+    degrades=("git, lsb_release and getconf, which the client runs for itself, are refused: it goes on without",),
+    unmounted=(
+        "a shell other than bash that the model chooses is refused, and the model is told so",
+        "notify programs and hooks are not run",
+    ),
+    open=("the client's program can be run again as the agent, with any arguments and variables",),
 )
 
 
@@ -37,9 +56,14 @@ def passed_through(config: Config) -> str:
     return tomli_w.dumps({**config.codex, **({"mcp_servers": servers} if servers else {})})
 
 
-def render(endpoints: Sequence[Endpoint], codex_toml: str = "") -> list[ClientFile]:
-    """Return `codex/config.toml`; `codex_toml` comes from `passed_through`."""
+def render(endpoints: Sequence[Endpoint], codex_toml: str = "", *, routed: bool = False) -> list[ClientFile]:
+    """Return `codex/config.toml`; `codex_toml` comes from `passed_through`.
+
+    Where commands are tasks, Codex leaves it at that, unless the user says how it is to confine them.
+    """
     document = tomllib.loads(codex_toml)
+    if routed and not _SANDBOX_KEYS & document.keys():
+        document["sandbox_mode"] = "danger-full-access"
     kept = document.pop("mcp_servers", {})
     document["mcp_servers"] = {
         endpoint.name: {

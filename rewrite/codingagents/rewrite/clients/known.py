@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from codingagents.rewrite import places
-from codingagents.rewrite.clients import claude, codex
-from codingagents.rewrite.clients.base import Client
+from codingagents.rewrite.clients import claude, codex, copilot
+from codingagents.rewrite.clients.base import Client, Need, Shelling
 from codingagents.rewrite.config import Config
 from codingagents.rewrite.tables import Table
 
-CLIENTS: Mapping[str, Client] = {claude.NAME: claude, codex.NAME: codex}
+CLIENTS: Mapping[str, Client] = {client.NAME: client for client in (claude, codex, copilot)}
+# What is said of a program that we do not know, where it is routed all the same.
+ANY = Shelling(
+    measured="",
+    environment={"SHELL": "{shell}"},
+    account_shell=True,
+    needs=(Need(path="", why="the agent itself"),),
+    task_environment=(),
+    degrades=("whatever else it starts is refused",),
+    open=("the agent's program can be run again as the agent, with any arguments and variables",),
+)
 
 
 def left_out(config: Config, clients: Mapping[str, Client] = CLIENTS) -> Iterator[str]:

@@ -37,13 +37,19 @@ SPAWNERS: dict[str, frozenset[str] | None] = {
 # git for a workspace runs before there is a session, or when its last process has ended.
 SPAWN_HOMES = (
     *("supervisor/processes.py", "supervisor/attempts.py"),
+    *("supervisor/task_parent.py", "supervisor/task_keeper.py"),
     *("launcher/engines/", "launcher/workspace_git.py"),
 )
+# Tasks' own processes are made, and awaited, by the parent of all of them and each one's keeper, which have no others.
 # The zygote clones by a raw system call and has no wait to steal: it needs no entry in SPAWN_HOMES.
 
 EXECS = {"os": frozenset(f"exec{how}" for how in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"))}
 # An exec replaces the process and hides what ran before it, so each place that does it is listed.
-EXEC_HOMES = ("supervisor/processes.py", "supervisor/confine.py", "launcher/container_side.py", "rewrite/foreground.py")
+EXEC_HOMES = (
+    *("supervisor/processes.py", "supervisor/confine.py", "supervisor/task_command.py"),
+    "supervisor/role_layers.py",  # tries execs that fail
+    *("launcher/container_side.py", "rewrite/foreground.py"),
+)
 
 
 def pyproject() -> dict[str, Any]:

@@ -31,13 +31,13 @@ _PIECE: Final = 1024 * 1024
 _STATE_BYTES: Final = 1024 * 1024
 
 
-def vendor_of(path: str) -> str | None:
+def vendor_of(path: str, owner: int = 0) -> str | None:
     """Return the vendor's program behind the wrapper that `path` leads to; None where it leads to no wrapper.
 
-    A file that is not root's is none: whoever owns it could name any program.
+    A file that is neither root's nor `owner`'s is none: whoever owns it could put another program beside it.
     """
     real = os.path.realpath(path)
-    return wrap_rules.vendor_beside(real) if _is_wrapper(real, owner=0) else None
+    return wrap_rules.vendor_beside(real) if _is_wrapper(real, owner) else None
 
 
 def changed_wrappers() -> list[str]:
@@ -76,7 +76,7 @@ class Wrapping:
             if not os.path.exists(vendor):
                 raise AgentError(wrap_rules.sentence(path, "vendor missing"))
             text, new = self._prepare(path, vendor)
-            if recorded == new:
+            if recorded == new and _digest(path) == new.wrapper_sha256:
                 return f"{path} is wrapped already"
             self._write_record(path, new)
             self._put_wrapper(path, vendor, text)

@@ -94,23 +94,15 @@ def is_wrapper(head: bytes) -> bool:
     return head.startswith(b"#!") and head.partition(b"\n")[2].startswith(_MARK)
 
 
-def wrapper_text(
-    path: str,
-    *,
-    interpreter: str,
-    source: str,
-    python: str,
-    home: str = places.AGENT_HOME,
-    shells: str = places.SHELLS,
-) -> bytes:
+def wrapper_text(path: str, *, interpreter: str, source: str, python: str) -> bytes:
     """Return the wrapper of `path`: `source`, of `wrapper.py`, as a script of `interpreter` with its constants.
 
-    `python` is the interpreter that finds our packages, `home` the agent's home in a session, `shells` where its task
-    shells are.
+    `python` is the interpreter that finds our packages.
     """
     runner = [python, "-I", "-m", "codingagents.supervisor", "exec", "run", "--"]
     constants = (
-        f"vendor={vendor_beside(path)!r}, routed={routed(path)!r}, home={home!r}, shells={shells!r}, runner={runner!r}"
+        f"vendor={vendor_beside(path)!r}, routed={routed(path)!r}, home={places.AGENT_HOME!r}, "
+        f"shells={places.SHELLS!r}, runner={runner!r}"
     )
     head = f"#!{interpreter} -IS\n{_MARK.decode()}{path}; to be rid of it: coding-agents wrap remove {path}\n"
     return f"{head}{source}\n\nimport sys\n\nsys.exit(main(sys.argv, {constants}))\n".encode()

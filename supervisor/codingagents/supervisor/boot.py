@@ -29,6 +29,7 @@ from codingagents.supervisor import (
     renewals,
     rundirs,
     signals,
+    wrapping,
 )
 from codingagents.supervisor.accounts import AccountFiles
 from codingagents.supervisor.client_configs import install_clients
@@ -146,6 +147,7 @@ class Session:
         services.start_soon(self._sign_regularly, log)
         uids = self._spec.uids
         log.append(self._started(await self._name_accounts()))
+        services.start_soon(_tell_of_wrappers)
         engine_seccomp = kernel.status_fields().get("Seccomp", "0")
         self._made.dirs = dirs = rundirs.prepare(
             why_plain=self._parts.why_no_mounts,
@@ -307,3 +309,9 @@ class Session:
         await renewals.pass_on(self._control, self._secret_names, self._scrubber, self._made.keepers, complain)
         self._ending.because("the launcher is gone", errors.EXIT_ENGINE)
         self._life.cancel()
+
+
+async def _tell_of_wrappers() -> None:
+    """Say which clients' programs are no longer wrapped as they were; a big one may have to be read for that."""
+    for sentence in await trio.to_thread.run_sync(wrapping.changed_wrappers, abandon_on_cancel=True):
+        complain(sentence)

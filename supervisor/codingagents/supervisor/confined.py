@@ -1,6 +1,7 @@
 """SHELL: starts a role behind its confine stub, with its exec trap, and reports what the stub tried.
 
-The other end of `confine.py`; the stub itself is spawned by `early.py` and waits for its specification.
+The other end of `confine.py`, and of `task_parent.py`, which is driven like a stub but does not become a role: it makes
+the role's processes. Both are spawned by `early.py` and wait for their specification.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Final
 import trio
 
 from codingagents.rewrite.specs import ExecSpec
-from codingagents.supervisor import kernel
+from codingagents.supervisor import kernel, proc_walk
 from codingagents.supervisor.confine_spec import AnyStubMessage, ConfineSpec, ExecFailed, Go, Observed, Trapped
-from codingagents.supervisor.early import StubProcess
+from codingagents.supervisor.early import StubProcess, TaskParentProcess
 from codingagents.supervisor.exec_policy import ExecPolicy
+from codingagents.supervisor.exec_routes import Routes
 from codingagents.supervisor.explain import HeldPolicy
 from codingagents.supervisor.layers import Facts, build_report
+from codingagents.supervisor.programs import local_mounts
 from codingagents.supervisor.scripts import Scripts
+from codingagents.supervisor.task_spec import SandboxMade, SandboxSpec
 from codingagents.supervisor.tracee import TraceeReader
 from codingagents.supervisor.tracee_paths import FileTree, proc_mounts
 from codingagents.supervisor.trap import ExecTrap, Recorder, TrapContext
@@ -48,12 +52,13 @@ class TrapSettings:
     log: Recorder
     scrubber: Scrubber
     on_trouble: Callable[[str], None]
+    routes: Routes | None = None  # of the agent, where what it starts goes to the task runner
 
 
 class ConfinedRole:
     """Drives one stub from its specification to its exec."""
 
-    def __init__(self, stub: StubProcess, role: Role, settings: TrapSettings) -> None:
+    def __init__(self, stub: StubProcess | TaskParentProcess, role: Role, settings: TrapSettings) -> None:
         """Own the stub's channel."""
         self._stub = stub
         self._role = role
@@ -67,16 +72,23 @@ class ConfinedRole:
         self.held: HeldPolicy | None = None  # once the layers were tried
 
     async def confine(
-        self, spec: ConfineSpec, facts: Facts, wishes: Mapping[str, LayerWish] | None = None
+        self, spec: ConfineSpec | SandboxSpec, facts: Facts, wishes: Mapping[str, LayerWish] | None = None
     ) -> list[Layer]:
-        """Put every layer on and return the report; `ProcessError` where the stub failed before."""
+        """Put every layer on and return the report; `ProcessError` where the stub failed before.
+
+        A `SandboxSpec` is for a `TaskParentProcess`.
+        """
         await self._send(wire.encode(spec))
+        apart: int | None = None
+        if isinstance(spec, SandboxSpec):
+            apart = await self._know_sandbox()
+            spec = spec.confine
         trapped = await self._receive()
         if isinstance(trapped, ExecFailed):
             raise ProcessError(f"the {self._role} could not be confined: {trapped.step} failed with {trapped.errno}")
         if not isinstance(trapped, Trapped):
             raise ProcessError(f"the {self._role}'s stub spoke out of turn")
-        reader, memory_access = self._reader(spec)
+        reader, memory_access = self._reader(spec, apart)
         facts = replace(
             facts, trap_error=trapped.error, wait_killable=trapped.wait_killable, memory_access=memory_access
         )
@@ -108,6 +120,7 @@ class ConfinedRole:
             landlock=states["landlock_exec"] == "enforced",
             memfd_closed=states["memfd_rule"] == "enforced",
             trapped=states["exec_trap"] == "enforced",
+            routes=self._settings.routes,
         )
         if self.trap is not None:
             # Firmness is known only now: it depends on what was seen to hold.
@@ -140,25 +153,44 @@ class ConfinedRole:
             return answer
         raise ProcessError(f"the {self._role}'s stub spoke out of turn")
 
+    async def let_go(self) -> trio.socket.SocketType:
+        """Let a task parent make tasks, and return its channel: to be used, and still closed by `close`."""
+        await self._send(wire.encode(Go()))
+        return self._channel
+
     def close(self) -> None:
-        """Close the channel; a stub that still waits ends."""
+        """Close the channel; a stub that still waits ends, and so does a task parent with all tasks."""
         self._channel.close()
 
-    def _reader(self, spec: ConfineSpec) -> tuple[TraceeReader, str]:
+    async def _know_sandbox(self) -> int | None:
+        """Return the PID of a process in the mounts of the tasks; None where these are ours."""
+        made = await self._receive()
+        if not isinstance(made, SandboxMade) or len(self._descriptors) != 1:
+            raise ProcessError(f"the sandbox of the {self._role} could not be made")
+        assert isinstance(self._stub, TaskParentProcess)
+        pidfd = self._descriptors.pop()
+        pid = proc_walk.pid_of(pidfd)
+        self._stub.moved_to(pid, pidfd)
+        return None if made.why else pid
+
+    def _reader(self, spec: ConfineSpec, apart: int | None) -> tuple[TraceeReader, str]:
         if spec.uid is None:
             fs_ids, access = None, "same-uid"
         elif kernel.has_capability(kernel.CAP_SYS_PTRACE):
             fs_ids, access = None, "cap_sys_ptrace"
         else:
             fs_ids, access = (spec.uid, spec.gid), "fsuid"
-        groups, procs = tuple(spec.groups), proc_mounts()
+        groups, procs = tuple(spec.groups), proc_mounts(apart)
         file_ids = None if spec.uid is None or fs_ids is not None else (spec.uid, spec.gid)
         reader = TraceeReader(
             fs_ids=fs_ids,
             groups=groups,
-            tree=FileTree.of("self"),
+            tree=FileTree.of_us() if apart is None else FileTree.copied_by(apart),
             procs=procs,
-            scripts=Scripts(file_ids=file_ids, groups=groups, procs=procs),
+            apart=apart is not None,
+            scripts=Scripts(
+                file_ids=file_ids, groups=groups, procs=procs, apart=apart is not None, mounts=local_mounts(apart)
+            ),
         )
         return reader, access
 
@@ -177,7 +209,9 @@ class ConfinedRole:
             role=self._role,
             uid=-1 if spec.uid is None else spec.uid,
             reader=reader,
-            policy=ExecPolicy.compile(settings.exec_spec, held, landlock=landlock_on, memfd_closed=memfd_closed),
+            policy=ExecPolicy.compile(
+                settings.exec_spec, held, landlock=landlock_on, memfd_closed=memfd_closed, routes=settings.routes
+            ),
             log=settings.log,
             scrubber=settings.scrubber,
             digest_bytes=settings.exec_spec.digest_bytes,
@@ -193,7 +227,7 @@ class ConfinedRole:
         except OSError as error:
             raise ProcessError(f"the {self._role}'s stub is gone: {error.strerror}") from None
 
-    async def _receive(self) -> AnyStubMessage:
+    async def _receive(self) -> AnyStubMessage | SandboxMade:
         with trio.move_on_after(_STUB_SECONDS):
             while not self._lines:
                 try:
@@ -209,9 +243,13 @@ class ConfinedRole:
                 if not data:
                     raise _StubEndedError(f"the {self._role}'s stub ended without a word")
                 self._lines += self._buffer.feed(data)
-            message: AnyStubMessage = wire.decode(AnyStubMessage, self._lines.pop(0))
-            return message
+            return _decode(self._lines.pop(0))
         raise ProcessError(f"the {self._role}'s stub did not answer within {_STUB_SECONDS:.0f} s")
+
+
+def _decode(line: bytes) -> AnyStubMessage | SandboxMade:
+    message: AnyStubMessage | SandboxMade = wire.decode(AnyStubMessage | SandboxMade, line)
+    return message
 
 
 def _stays_in_our_tree(states: Mapping[str, LayerState]) -> bool:

@@ -5,6 +5,7 @@ Both processes wait to be told anything: the confine stub for its specification,
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
@@ -32,6 +33,25 @@ class StubProcess:
                 env={},
                 fds={**stdio, descriptor: theirs.fileno()},
             )
+
+
+class TaskParentProcess:
+    """The process that makes all tasks, told nothing yet, and our end of its channel."""
+
+    def __init__(self, children: Children) -> None:
+        """Spawn it; what it has to say goes to our standard error."""
+        self._children = children
+        self.channel, theirs = socket.socketpair()
+        with theirs:
+            # Another one once `ConfinedRole.confine` is through: see `SandboxMade`.
+            self.child = children.spawn(_module("supervisor.task_parent", 3), env={}, fds={2: 2, 3: theirs.fileno()})
+
+    def moved_to(self, pid: int, pidfd: int) -> None:
+        """Know which process it is from now on; takes over `pidfd`."""
+        if pid == self.child.pid:
+            os.close(pidfd)
+        else:
+            self.child = self._children.adopt(pid, pidfd)
 
 
 class ZygoteProcess:

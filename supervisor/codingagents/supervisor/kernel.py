@@ -30,6 +30,7 @@ MS_REMOUNT, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 0x20, 0x4000, 0x20000, 0x40000
 
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 
+_CAPABILITY_VERSION: Final = 0x20080522
 CAP_SETGID: Final = 6
 CAP_SETUID: Final = 7
 CAP_SYS_PTRACE: Final = 19
@@ -37,6 +38,7 @@ CAP_SYS_ADMIN: Final = 21
 
 RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_NO_SYMLINKS: Final = 0x04
+_RESOLVE_IN_ROOT: Final = 0x10
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _STATX_BASIC_AND_MOUNT: Final = 0x17FF
@@ -97,10 +99,13 @@ def set_groups_of_this_thread(groups: Sequence[int]) -> None:
     linux.syscall(linux.machine().number("setgroups"), ctypes.c_size_t(len(groups)), array)
 
 
-def open_path(path: bytes, resolve: int) -> int:
-    """Open `path` by O_PATH with openat2(2): nothing is read or woken, whatever it is; `resolve` narrows the walk."""
-    how = _OPEN_HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, resolve)
-    return linux.syscall(_openat2(), _AT_FDCWD, path, how, _HOW_SIZE)
+def open_path(path: bytes, resolve: int, root: int | None = None) -> int:
+    """Open `path` by O_PATH with openat2(2): nothing is read or woken, whatever it is; `resolve` narrows the walk.
+
+    With `root`, a descriptor, that directory is the root of the walk.
+    """
+    how = _OPEN_HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, resolve | (0 if root is None else _RESOLVE_IN_ROOT))
+    return linux.syscall(_openat2(), _AT_FDCWD if root is None else root, path, how, _HOW_SIZE)
 
 
 @functools.cache
@@ -165,6 +170,15 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{os.strerror(code)}: mount on {target}")
+
+
+def keep_capabilities(*kept: int) -> None:
+    """Give up every Linux capability of this thread but these, which it has at most what it had of."""
+    wanted = sum(1 << number for number in kept) & effective_capabilities()
+    halves = (wanted & 0xFFFFFFFF, wanted & 0xFFFFFFFF, 0, wanted >> 32, wanted >> 32, 0)
+    sets = (ctypes.c_uint32 * 6)(*halves)  # two rows of effective, permitted and inheritable
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)  # this process
+    linux.syscall(linux.machine().number("capset"), header, sets)
 
 
 def status_fields(pid: int | str = "self") -> dict[str, str]:

@@ -16,7 +16,12 @@ _CAP_KILL = 5  # linux/capability.h
 
 
 def descendants() -> Iterator[int]:
-    """Yield a pidfd, the caller's to close, for each process below this one.
+    """Yield a pidfd, the caller's to close, for each process below this one."""
+    return (pidfd for _, pidfd in below())
+
+
+def below(spared: Collection[int] = ()) -> Iterator[tuple[int, int]]:
+    """Yield PID and pidfd, the caller's to close, of each process below this one, without `spared` and what is below.
 
     The parent is read again once the pidfd is open: if it is still the same, the descriptor holds the process that
     the walk found and not a later one of its number.
@@ -26,16 +31,16 @@ def descendants() -> Iterator[int]:
         parent = _parent_of(pid)
         if parent is not None:
             children.setdefault(parent, []).append(pid)
-    pending = [(os.getpid(), pid) for pid in children.get(os.getpid(), [])]
+    pending = [(os.getpid(), pid) for pid in children.get(os.getpid(), []) if pid not in spared]
     while pending:
         parent, pid = pending.pop()
-        pending += [(pid, child) for child in children.get(pid, [])]
+        pending += [(pid, child) for child in children.get(pid, []) if child not in spared]
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
         if _parent_of(pid) == parent:
-            yield pidfd
+            yield pid, pidfd
         else:
             os.close(pidfd)
 
@@ -58,15 +63,29 @@ def of_users(uids: Collection[int]) -> Iterator[int]:
             os.close(pidfd)
 
 
+def descendants_of_users(uids: Collection[int]) -> Iterator[int]:
+    """Yield those of `descendants` whose real UID is one of `uids`, zombies left out."""
+    for pidfd in descendants():
+        if _real_uid(pid_of(pidfd)) in uids:
+            yield pidfd
+        else:
+            os.close(pidfd)
+
+
 def user_of(pidfd: int) -> int | None:
     """Return the real UID of the process that a pidfd holds, or None where it is gone."""
     try:
-        with open(f"/proc/self/fdinfo/{pidfd}", "rb") as file:
-            pid = int(file.read().partition(b"\nPid:\t")[2].split()[0])  # -1 once it is reaped
+        pid = pid_of(pidfd)
     except FileNotFoundError:
         return None
-    fields = _status(pid)
+    fields = None if pid < 0 else _status(pid)
     return None if fields is None else int(fields[b"Uid"].split()[0])
+
+
+def pid_of(pidfd: int) -> int:
+    """Return the PID, in our namespace, of the process that a pidfd holds; -1 once it is reaped."""
+    with open(f"/proc/self/fdinfo/{pidfd}", "rb") as file:
+        return int(file.read().partition(b"\nPid:\t")[2].split()[0])
 
 
 def may_signal_all() -> bool:

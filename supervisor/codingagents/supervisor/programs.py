@@ -21,9 +21,12 @@ _LOCAL: Final = frozenset(b"bcachefs btrfs erofs ext2 ext3 ext4 f2fs overlay ram
 _GRAIN: Final = 2 * 10**9  # nanoseconds
 
 
-def local_mounts() -> frozenset[int]:
-    """Return the IDs of the mounts whose change times can be relied on; what is mounted later is not among them."""
-    with open("/proc/self/mountinfo", "rb") as file:
+def local_mounts(pid: int | None = None) -> frozenset[int]:
+    """Return the IDs of the mounts, of process `pid` or ours, whose change times can be relied on.
+
+    What is mounted later is not among them.
+    """
+    with open(f"/proc/{pid or 'self'}/mountinfo", "rb") as file:
         mounts = mounts_seen.parse_mountinfo(file.read())
     return frozenset(mount.id for mount in mounts if mount.kind in _LOCAL)
 

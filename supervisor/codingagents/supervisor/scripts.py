@@ -16,7 +16,7 @@ from codingagents.supervisor import kernel
 from codingagents.supervisor.bounded import BoundedCache
 from codingagents.supervisor.interpreters import HEAD, MAX_REWRITES, interpreter_of
 from codingagents.supervisor.programs import Program, local_mounts
-from codingagents.supervisor.tracee_paths import find
+from codingagents.supervisor.tracee_paths import find, path_in_proc
 
 _KEPT: Final = 4096  # first lines of files that keep their bytes
 
@@ -34,12 +34,13 @@ class Scripts:
     """Reads scripts for one role; not for two threads at once.
 
     `file_ids` is whose (uid, gid) to be while a file is opened, with `groups`; None: as the thread is. `mounts` is
-    `programs.local_mounts()`, `procs` is `tracee_paths.proc_mounts()`.
+    `programs.local_mounts()`, `procs` is `tracee_paths.proc_mounts()`; `apart` is said there.
     """
 
     file_ids: tuple[int, int] | None
     groups: tuple[int, ...]
     procs: tuple[bytes, ...]
+    apart: bool = False
     mounts: frozenset[int] = field(default_factory=local_mounts)
     _named: BoundedCache[kernel.Stat, bytes | None] = field(default_factory=lambda: BoundedCache(_KEPT))
 
@@ -57,9 +58,9 @@ class Scripts:
             while name:
                 if len(found) == MAX_REWRITES:
                     return Interpreted(names=tuple(found), too_deep=True)
-                base = b"" if name.startswith(b"/") else b"/proc/%d/cwd" % pid
-                resolved, descriptor = find(pid, base + b"/" + name, self.procs)
-                found.append(resolved or (os.readlink(base) + b"/" + name if base else name))
+                base = b"" if name.startswith(b"/") else path_in_proc(pid, b"cwd", apart=self.apart)
+                resolved, descriptor = find(pid, base + b"/" + name, self.procs, apart=self.apart)
+                found.append(resolved or (os.readlink(b"/proc/%d/cwd" % pid) + b"/" + name if base else name))
                 name = None
                 if descriptor >= 0:
                     name = self._named_by(opened.enter_context(Program(descriptor)))

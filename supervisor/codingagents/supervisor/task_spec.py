@@ -1,8 +1,9 @@
 """CORE: what the supervisor says to the processes that make and keep tasks, and hears from them. No I/O here.
 
-`SandboxSpec` goes to the task parent, which then speaks as a confine stub does (`confine_spec`) up to its `Go`. After
-that each message to it is one byte, `MAKE`, with descriptors as SCM_RIGHTS: the keeper's end of a new task's channel
-and either the task's 0, 1 and 2, or the client's connection, to which a task with a terminal sends its master.
+`SandboxSpec` goes to the task parent, which answers `SandboxMade` and then speaks as a confine stub does
+(`confine_spec`), up to its `Go`. After that each message to it is one byte, `MAKE`, with descriptors as SCM_RIGHTS: the
+keeper's end of a new task's channel and either the task's 0, 1 and 2, or the client's connection, to which a task with
+a terminal sends its master.
 
 A task's channel is a stream of lines: `TaskSpec`, then any of `AnyTaskOrder`; its keeper answers with `AnyTaskReport`.
 EOF from the supervisor means: kill all that belongs to the task.
@@ -26,6 +27,16 @@ class SandboxSpec(Message, frozen=True, kw_only=True):
     confine: ConfineSpec
     masks: list[str]  # directories that tasks must not see into
     namespaces: bool = True  # try to have mount, IPC and PID namespaces; False: controls of attack tests
+
+
+class SandboxMade(Message, frozen=True, kw_only=True, tag_field="stub", tag="sandbox-made"):
+    """The namespaces of all tasks are there, or `why` says why there are none.
+
+    The process that makes tasks comes along, as a pidfd by SCM_RIGHTS: with namespaces it is another than was spawned,
+    which ends, and a child of the supervisor, too (CLONE_PARENT).
+    """
+
+    why: str = ""
 
 
 class TaskSpec(Message, frozen=True, kw_only=True):

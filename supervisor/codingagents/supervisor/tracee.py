@@ -20,7 +20,7 @@ from codingagents.supervisor import kernel
 from codingagents.supervisor.programs import Program
 from codingagents.supervisor.scripts import Interpreted, Scripts
 from codingagents.supervisor.seccomp import Notification
-from codingagents.supervisor.tracee_paths import FileTree, NamelessError, find
+from codingagents.supervisor.tracee_paths import FileTree, NamelessError, find, path_in_proc
 from codingagents.trust import linux
 
 _PAGE: Final = 4096  # or a part of a page, where pages are larger
@@ -71,7 +71,8 @@ class TraceeReader:
 
     `fs_ids` is (uid, gid) to become for good, or None with CAP_SYS_PTRACE. `tree` is what the role's paths are taken to
     mean, and each call is held to it; None where the role was seen to be unable to leave ours (a root directory of its
-    own takes a Linux capability, a mount namespace a call that is refused). `procs` is `tracee_paths.proc_mounts()`.
+    own takes a Linux capability, a mount namespace a call that is refused). `procs` is `tracee_paths.proc_mounts()`;
+    `apart` is said there.
     """
 
     fs_ids: tuple[int, int] | None
@@ -79,6 +80,7 @@ class TraceeReader:
     tree: FileTree | None
     procs: tuple[bytes, ...]
     scripts: Scripts
+    apart: bool = False
 
     def prepare_thread(self) -> None:
         """Make the calling thread, which reads from now on, the role as far as files are concerned, for good.
@@ -108,9 +110,10 @@ class TraceeReader:
             if self.tree is not None and not self.tree.is_of(pid):
                 raise UnreadableTraceeError("its root directory or mount namespace is its own", written, caller)
             directory = _working_directory(pid)
-            base = _base(pid, written, at, args)
-            path = _absolute(written, base)
-            resolved, program, interpreted = self._program(pid, base + b"/" + written)
+            base = _base(written, at, args)
+            path = _absolute(written, b"/proc/%d/%b" % (pid, base) if base else b"")
+            start = path_in_proc(pid, base, apart=self.apart) if base else b""
+            resolved, program, interpreted = self._program(pid, start + b"/" + written)
         except NamelessError as error:
             raise UnreadableTraceeError(str(error), written, caller) from None
         except OSError as error:
@@ -127,7 +130,7 @@ class TraceeReader:
         )
 
     def _program(self, pid: int, path: bytes) -> tuple[bytes | None, Program | None, Interpreted]:
-        resolved, descriptor = find(pid, path, self.procs)
+        resolved, descriptor = find(pid, path, self.procs, apart=self.apart)
         if descriptor < 0:
             return resolved, None, Interpreted()
         program = Program(descriptor)
@@ -155,14 +158,14 @@ def _working_directory(pid: int) -> bytes:
         raise
 
 
-def _base(pid: int, path: bytes, at: bool, args: tuple[int, ...]) -> bytes:
-    """Return where a path starts: the working directory or a descriptor as procfs shows them, or "" for the root."""
+def _base(path: bytes, at: bool, args: tuple[int, ...]) -> bytes:
+    """Return where a path starts, as a process's entry of procfs calls it: `cwd`, a descriptor, or "" for the root."""
     if path.startswith(b"/"):
         return b""
     descriptor = struct.unpack("<i", struct.pack("<I", args[0] & 0xFFFFFFFF))[0] if at else _AT_FDCWD
     if descriptor == _AT_FDCWD or (not path and not args[4] & _AT_EMPTY_PATH):
-        return b"/proc/%d/cwd" % pid
-    return b"/proc/%d/fd/%d" % (pid, descriptor)
+        return b"cwd"
+    return b"fd/%d" % descriptor
 
 
 def _absolute(path: bytes, base: bytes) -> bytes:

@@ -187,11 +187,11 @@ def test_procfs_below_any_name_is_found_and_its_links_are_the_tracees(tmp_path: 
 
 
 def test_a_process_of_the_same_container_sees_the_same_tree(tree: Path) -> None:
-    ours = FileTree.of("self")
+    ours = FileTree.of_us()
     descriptor = os.open("/dev/null", os.O_RDONLY)
     with other_process(cwd=tree, descriptor=descriptor) as pid:
         assert ours.is_of(pid)
-        assert FileTree.of(pid) == ours
+        assert FileTree.copied_by(pid) == ours
     os.close(descriptor)
     assert not FileTree(ours.device, ours.inode, ours.mount + 1).is_of(os.getpid())
     assert not FileTree(ours.device, ours.inode + 1, ours.mount).is_of(os.getpid())

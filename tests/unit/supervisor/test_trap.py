@@ -96,7 +96,7 @@ def context(log: Log, *rules: ExecRule, groups: tuple[int, ...] = (), become: bo
         reader=TraceeReader(
             fs_ids=(2**32 - 2, 2**32 - 2) if become else None,
             groups=groups,
-            tree=FileTree.of("self"),
+            tree=FileTree.of_us(),
             procs=procs,
             scripts=Scripts(file_ids=None, groups=groups, procs=procs),
         ),

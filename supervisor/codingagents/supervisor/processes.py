@@ -21,7 +21,7 @@ from codingagents.supervisor import proc_walk, signals
 
 TYPE_CHECKING = False  # see signals.py
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 REAP_AT_ONCE = 256  # exits; an agent that makes orphans faster than we reap must not keep us from all else
 _MAX_UNCLAIMED = 1024  # exits kept for adoption; a session has dozens of helpers, an agent can make orphans without end
@@ -272,13 +272,14 @@ class Children:
         For the UIDs of a session, which nothing else on the machine has. 0 as the signal only counts. What forks
         faster than this walks can be missed: repeat until nothing is left.
         """
-        reached = 0
-        for pidfd in proc_walk.of_users(uids):
-            try:
-                reached += _reached_process(pidfd, number)
-            finally:
-                os.close(pidfd)
-        return reached
+        return _reached_each(proc_walk.of_users(uids), number)
+
+    def signal_descendants(self, uids: Collection[int], number: int) -> int:
+        """Send a signal to every process below this one whose real UID is one of `uids`, likewise.
+
+        For a UID that is also a person's, who has other processes.
+        """
+        return _reached_each(proc_walk.descendants_of_users(uids), number)
 
     def _own(self, pid: int) -> Child:
         child = self._owned[pid] = Child(pid, os.pidfd_open(pid))
@@ -335,6 +336,16 @@ def _close_on_exec() -> None:
             except OSError as error:
                 if error.errno != errno.EBADF:  # the listing's own, or closed by a worker thread meanwhile
                     raise
+
+
+def _reached_each(pidfds: Iterable[int], number: int) -> int:
+    reached = 0
+    for pidfd in pidfds:
+        try:
+            reached += _reached_process(pidfd, number)
+        finally:
+            os.close(pidfd)
+    return reached
 
 
 def _reached_process(pidfd: int, number: int) -> bool:

@@ -16,7 +16,7 @@ from typing import Final
 
 from codingagents.rewrite import places
 from codingagents.rewrite.specs import ListenCertificate, RemoteSpec, SessionSpec
-from codingagents.supervisor import identities
+from codingagents.supervisor import accepting
 from codingagents.trust.errors import ProcessError
 from codingagents.trust.vocabulary import Secret
 
@@ -113,7 +113,7 @@ def bind_slot(
     """
     try:
         if remote.listen == "unix":
-            listener = _bind_unix(places.socket_path(remote.name), agent_gid)
+            listener = accepting.bind_for_group(places.socket_path(remote.name), agent_gid)
         else:
             listener = _bind_loopback()
     except OSError as error:
@@ -138,17 +138,3 @@ def _bind_loopback() -> socket.socket:
         else:
             return listener
     raise AssertionError("unreachable")
-
-
-def _bind_unix(path: str, gid: int) -> socket.socket:
-    """Bind `path`, whose directory is root's alone; nobody can connect before `listen`, so the mode comes in time."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(path)
-        with identities.member_of(gid):
-            os.chown(path, -1, gid)
-        os.chmod(path, 0o660)
-    except OSError:
-        listener.close()
-        raise
-    return listener

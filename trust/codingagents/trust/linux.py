@@ -123,5 +123,10 @@ def install_filter(program: bytes, flags: int = 0) -> int:
 
 def peer_of_unix_socket(connection: UnixSocket) -> int:
     """Return the UID at the other end (unix(7), SO_PEERCRED), as it was at its connect(2) or listen(2)."""
-    _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(uid)
+    return peer_process_of_unix_socket(connection)[1]
+
+
+def peer_process_of_unix_socket(connection: UnixSocket) -> tuple[int, int]:
+    """Return PID and UID at the other end, likewise; PID 0 where that is in another PID namespace."""
+    pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(pid), int(uid)

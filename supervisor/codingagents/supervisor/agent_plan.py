@@ -38,6 +38,7 @@ def agent_confinement(
         environment={
             "PATH": places.SYSTEM_PATH,
             "HOME": places.AGENT_HOME,
+            "AGENT_TASK_RUNNER_SOCKET": places.RUNNER_SOCKET,
             **client_environment,
             "CODING_AGENTS_SESSION": spec.session,
             **spec.environment,

@@ -50,6 +50,7 @@ from codingagents.supervisor.processes import Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.sessionfiles import open_event_log, read_session_spec
 from codingagents.supervisor.slots import bind_slots
+from codingagents.supervisor.task_service import TaskService
 from codingagents.supervisor.trust_snapshot import Snapshots
 from codingagents.supervisor.zygote_keeper import ZygoteKeeper
 from codingagents.trust import checkpoint, errors
@@ -155,6 +156,18 @@ class Session:
             task=self._spec.task_owner or (uids.task, uids.task),
             session_dir=self._dir,
         )
+        facts = Facts(
+            is_pid1=processes.is_pid1(),
+            mount_namespace=dirs.why_plain,
+            run_dirs=dirs.seen,
+            proc_hidden=self._parts.why_shown,
+            yama=kernel.yama_ptrace_scope(),
+            engine_seccomp=engine_seccomp,
+            apparmor=rundirs.apparmor_label(),
+            root=os.geteuid() == 0,
+        )
+        self._made.tasks = tasks = self._tasks(log, facts)
+        services.start_soon(tasks.serve)
         # No checkpoint from the secrets' arrival to here: `_watch_launcher` finds everyone who must hear of new ones.
         self._start_helpers(services, log, granted)
         switches = install_clients(self._spec, self._made.slots, places.CLIENTS, self._command)
@@ -168,16 +181,6 @@ class Session:
             on_trouble=complain,
         )
         self._made.role = role = ConfinedRole(self._parts.stub, Role.AGENT, settings)
-        facts = Facts(
-            is_pid1=processes.is_pid1(),
-            mount_namespace=dirs.why_plain,
-            run_dirs=dirs.seen,
-            proc_hidden=self._parts.why_shown,
-            yama=kernel.yama_ptrace_scope(),
-            engine_seccomp=engine_seccomp,
-            apparmor=rundirs.apparmor_label(),
-            root=os.geteuid() == 0,
-        )
         rows = await role.confine(self._confinement(dirs, switches.environment), facts, self._spec.layers)
         dirs.drop_probe_file()
         log.append(LayerReport(role=Role.AGENT.value, layers=rows))
@@ -253,12 +256,26 @@ class Session:
             services.start_soon(keeper.run)
         services.start_soon(watch.run)
         report = HelperReport(self._spec.session, self._made.keepers)
-        documents = {"/helpers": report.document, "/policy": self._policy}
+        assert self._made.tasks is not None
+        documents = {"/helpers": report.document, "/policy": self._policy, "/tasks": self._made.tasks.document}
         services.start_soon(operator_socket.serve, self._dir, documents, complain)
 
+    def _tasks(self, log: EventLog, facts: Facts) -> TaskService:
+        settings = TrapSettings(exec_spec=self._spec.exec, log=log, scrubber=self._scrubber, on_trouble=complain)
+        return TaskService(
+            self._spec,
+            session_dir=self._dir,
+            settings=settings,
+            facts=facts,
+            children=self._children,
+            reaper=self._reaper,
+            log=log,
+            scrubber=self._scrubber,
+        )
+
     async def _policy(self) -> bytes:
-        role = self._made.role
-        roles = [] if role is None or role.held is None else [role.held]
+        confined = (self._made.role, self._made.tasks)
+        roles = [each.held for each in confined if each is not None and each.held is not None]
         document = PolicyDocument(session=self._spec.session, exec=self._spec.exec, roles=roles)
         return msgspec.json.encode(document) + b"\n"
 

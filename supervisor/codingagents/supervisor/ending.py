@@ -1,7 +1,7 @@
 """SHELL: takes a session apart, whatever of it was made, and says why it ended: the counterpart of `boot`.
 
-In this order: the agent's tree, helpers, zygote, what they left running, trap, log, accounts, directories, control
-channel. Makes nothing, and does not decide when a session ends: whoever does gives the reason and the exit code
+In this order: the agent's tree and all tasks, helpers, zygote, what they left running, trap, log, accounts,
+directories, control channel. Makes nothing, and does not decide when a session ends: whoever does gives the reason and the exit code
 (`Ending.because`).
 """
 
@@ -28,6 +28,7 @@ from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.rundirs import RunDirs
 from codingagents.supervisor.slots import Slot
+from codingagents.supervisor.task_service import TaskService
 from codingagents.supervisor.zygote_keeper import ZygoteKeeper
 from codingagents.trust import errors
 from codingagents.trust.errors import ProcessError
@@ -50,6 +51,7 @@ class Made:
     accounts: AccountFiles | None = None
     dirs: RunDirs | None = None
     role: ConfinedRole | None = None
+    tasks: TaskService | None = None
     keepers: list[HelperKeeper] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
 
@@ -72,7 +74,10 @@ class Ending:
 
     async def take_apart(self, made: Made) -> None:
         """Leave nothing behind; the caller shields this from cancellation."""
-        await self._end_agent(made)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_agent, made)
+            if made.tasks is not None:
+                nursery.start_soon(made.tasks.stop, AGENT_GRACE)
         async with trio.open_nursery() as nursery:
             for keeper in made.keepers:
                 nursery.start_soon(keeper.stop, HELPER_GRACE)

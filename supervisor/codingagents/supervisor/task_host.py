@@ -122,11 +122,12 @@ class TaskHost:
         self._wanted.set()
         self._beginning.cancel()
         self._close()
-        with trio.move_on_after(grace):
-            await self.ended.wait()
-            return
         if self._process is not None:
-            self._children.signal(self._process.child, signal.SIGKILL)
+            child = self._process.child
+            with trio.move_on_after(grace):
+                await self._reaper.wait(child)
+            self._children.signal(child, signal.SIGKILL)
+            await self._reaper.wait(child)
         await self.ended.wait()
 
     # -- of one process after the other ----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codingagents.rewrite import places
+from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.specs import SessionSpec
 from codingagents.supervisor.account_lines import TASK
 from codingagents.supervisor.confine_spec import ConfineSpec
@@ -66,11 +67,10 @@ def sandbox(
     )
 
 
-def terms(spec: SessionSpec, of_client: Sequence[str], *, shell: str, user: str = TASK) -> TaskTerms:
-    """Return what each task gets: `of_client` are the variables that the agent's client wants its commands to have.
-
-    `shell` is the path of the shell that a person would have; `user` is the name of the tasks' account.
-    """
+def terms(spec: SessionSpec, *, shell: str, user: str = TASK) -> TaskTerms:
+    """Return what each task gets; `shell` is what a person would have, and `user` the name of the tasks' account."""
+    client = CLIENTS.get(spec.agent)
+    of_client = () if client is None else client.SHELLING.task_environment
     git = {name: value for name, value in spec.environment.items() if name.startswith("GIT_CONFIG_")}
     return TaskTerms(
         allowed=(*USUAL, *of_client, *spec.exec.task_environment),

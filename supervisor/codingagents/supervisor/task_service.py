@@ -12,7 +12,6 @@ import pwd
 import secrets as randomness
 import signal
 import socket
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -49,7 +48,6 @@ class TaskService:
         spec: SessionSpec,
         *,
         session_dir: str,
-        client_variables: Sequence[str],
         settings: TrapSettings,
         facts: Facts,
         children: Children,
@@ -72,7 +70,7 @@ class TaskService:
         shell = next(filter(os.path.exists, _SHELLS), _SHELLS[-1])
         self._runner = Runner(
             self._host,
-            task_plan.terms(spec, client_variables, shell=shell, user=_user_name(spec)),
+            task_plan.terms(spec, shell=shell, user=_user_name(spec)),
             agent_uid=spec.uids.agent,
             task_uid=self._identity[0],
             log=log,
@@ -108,14 +106,21 @@ class TaskService:
         with trio.move_on_after(grace + _KILL_SECONDS):
             await self._runner.stop(grace)
         await self._host.stop(_KILL_SECONDS)
+        await self._kill_strays()
         for path in (places.RUNNER_SOCKET, places.RUNNER_EVENTS):
             with contextlib.suppress(OSError):  # its directory may be gone
                 os.unlink(path)
 
     async def _lost(self) -> None:
-        """End what the process that made tasks has left: by their keepers, then by looking for them below us."""
+        """End what the process that made tasks has left."""
         with trio.move_on_after(_KILL_SECONDS):
             await self._runner.end_all("keeper lost")
+        await self._kill_strays()
+
+    async def _kill_strays(self) -> None:
+        """Kill what no keeper has any more; in a PID namespace of ours a person's processes may be below us, too."""
+        if self._spec.task_owner is not None and processes.is_pid1():
+            return
         with trio.move_on_after(_KILL_SECONDS):
             while self._children.signal_descendants({self._identity[0]}, signal.SIGKILL):  # noqa: ASYNC110 -- nothing announces the last
                 await trio.sleep(_PAUSE)

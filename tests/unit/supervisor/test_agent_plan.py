@@ -40,7 +40,12 @@ def confinement(environment: dict[str, str], client_environment: dict[str, str],
 def test_the_agent_is_confined_as_the_session_says() -> None:
     assert confinement({"PATH": "/bin"}, {}) == ConfineSpec(
         argv=["claude", "--x"],
-        environment={"PATH": "/bin", "HOME": "/run/coding-agents/home", "CODING_AGENTS_SESSION": "s-1"},
+        environment={
+            "PATH": "/bin",
+            "HOME": "/run/coding-agents/home",
+            "AGENT_TASK_RUNNER_SOCKET": "/run/agent-task-runner/runner.sock",
+            "CODING_AGENTS_SESSION": "s-1",
+        },
         working_directory="/w",
         uid=52001,
         gid=52001,

@@ -1,8 +1,8 @@
 """SHELL: takes a session apart, whatever of it was made, and says why it ended: the counterpart of `boot`.
 
 In this order: the agent's tree and all tasks, helpers, zygote, what they left running, trap, log, accounts,
-directories, control channel. Makes nothing, and does not decide when a session ends: whoever does gives the reason and the exit code
-(`Ending.because`).
+directories, control channel. Makes nothing, and does not decide when a session ends: whoever does gives the reason and
+the exit code (`Ending.because`).
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ def test_the_specification_has_the_last_word_on_the_environment() -> None:
         "CODEX_HOME": "/b",
         "X": "y",
         "HOME": "/d",
+        "AGENT_TASK_RUNNER_SOCKET": "/run/agent-task-runner/runner.sock",
         "CODING_AGENTS_SESSION": "s-1",
     }
     assert confinement({}, {}).environment["PATH"].split(":")[-1] == "/bin", "an agent always has one"

@@ -19,14 +19,18 @@ NAME = "claude"
 TRANSPORTS: frozenset[Transport] = frozenset({"http", "sse"})
 _FILE = "claude/mcp.json"
 _SHELL = {"CLAUDE_CODE_SHELL": "{shell}", "SHELL": "{shell}"}
+# The task shell runs as the agent until it has handed its command on: what a project's settings name may not be loaded
+# into it. To ld.so(8) and the C library an empty value is none.
+_NO_LIBRARIES = dict.fromkeys(("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "GCONV_PATH", "LOCPATH"), "")
+_SETTINGS = {"env": {**_NO_LIBRARIES, **_SHELL}}
 SHELLING = Shelling(
     measured="2.1.330",
     environment=_SHELL,
     account_shell=False,
     needs=(Need(path="", why="the client itself"),),
     settings=(
-        Settings(path="claude/settings.json", content={"env": _SHELL}, arguments=("--settings", "{file}")),
-        Settings(path="/etc/claude-code/managed-settings.json", content={"env": _SHELL}),
+        Settings(path="claude/settings.json", content=_SETTINGS, arguments=("--settings", "{file}")),
+        Settings(path="/etc/claude-code/managed-settings.json", content=_SETTINGS),
     ),
     task_environment=(
         *("CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SESSION_ID"),

@@ -12,6 +12,7 @@ are other people's, and none lies in this repository. Starts nothing itself; `cl
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,16 +23,12 @@ from conformance.parts import npm_packages
 HOME = "/opt/clients"  # where `programs()` is mounted
 TRUST = "/opt/trust/root.pem"  # Copilot wants authorities, be it for nothing
 MODEL_PORT = 18090
-# A credential of each kind that a person has in the client's environment. None may be seen by a task.
+# A credential of each kind that a person has in the client's environment, for `demo/hunt.py` to look for.
+CREDENTIAL_PREFIX, CREDENTIAL_LENGTH = "canary-", 39
 CREDENTIALS = {
-    name: f"canary-{name.lower().replace('_', '-')}-7f3a9c"
+    name: f"{CREDENTIAL_PREFIX}{hashlib.sha256(name.encode()).hexdigest()[:32]}"
     for name in (
-        "ANTHROPIC_API_KEY",
-        "OPENAI_API_KEY",
-        "CODEX_API_KEY",
-        "GH_TOKEN",
-        "COPILOT_PROVIDER_API_KEY",
-        "MY_TOKEN",
+        *("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "CODEX_API_KEY", "GH_TOKEN", "COPILOT_PROVIDER_API_KEY", "MY_TOKEN"),
     )
 }
 _NPM = Path(__file__).parent / "npm"
@@ -73,7 +70,7 @@ class Client:
     def plain(self, result: str) -> str:
         """Return a tool's answer without what varies."""
         for pattern in self.varying:
-            result = re.sub(pattern, "…", result)
+            result = re.sub(pattern, "", result)
         return result.strip()
 
 
@@ -91,7 +88,7 @@ _CLAUDE = Client(
     shell_argument="command",
     shell_defaults={"description": "a test"},
     # What it adds for the model, and the names of its own files.
-    varying=(r"(?s)\s*<system-reminder>.*?</system-reminder>", r"ID: \w+", r"/tmp/claude-\S+\.output", r"toolu_\w+"),
+    varying=(r"(?s)\s*<system-reminder>.*?</system-reminder>", r"/tmp/claude-\S+\.output", r"\bb[0-9a-z]{8}\b"),
 )
 _CODEX = Client(
     name="codex",

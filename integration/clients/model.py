@@ -6,10 +6,10 @@ It speaks what three clients speak to their vendors, streamed: Anthropic's `/v1/
 `/v1/responses` (Codex) and `/v1/chat/completions` (Copilot CLI). The first part of a request's path names a run:
 `DIRECTORY/RUN.json` holds the calls to make in the client's own terms, a list of `{"name": …, "arguments": {…}}`, or
 `{"name": …, "input": TEXT}` for a tool that takes free text; `DIRECTORY/RUN.jsonl` gets a line for each request: its
-path and its body. `"found": {ARGUMENT: PATTERN}` makes an argument of what the pattern's group last matched in the
-results so far, such as the number of a command that runs on. How many results a request holds says which call is next;
-when all are made the answer is one word. Standard library only, and no state but those files: any number of runs at
-once. It reads nothing of the project and decides nothing about what the client does.
+path and its body. `"found": {WORD: PATTERN}` puts what the pattern's group last matched in the results so far, such as
+the number of a command that runs on, where an argument has `{WORD}`. How many results a request holds says which call
+is next; when all are made the answer is one word. Standard library only, and no state but those files: any number of
+runs at once. It reads nothing of the project and decides nothing about what the client does.
 """
 
 from __future__ import annotations
@@ -58,11 +58,16 @@ def next_call(calls: list[dict[str, Any]], answered: list[str]) -> dict[str, Any
     if len(answered) >= len(calls):
         return None
     call = calls[len(answered)]
-    found = {}
-    for argument, pattern in call.get("found", {}).items():
-        *_, last = re.findall(pattern, "\n".join(answered)) or [""]
-        found[argument] = int(last) if last.isdigit() else last
-    return {**call, "arguments": {**call["arguments"], **found}} if found else call
+    for word, pattern in call.get("found", {}).items():
+        *_, last = re.findall(pattern, "\n".join(answered)) or ["nothing"]
+        call = {**call, "arguments": {key: _filled(value, word, last) for key, value in call["arguments"].items()}}
+    return call
+
+
+def _filled(value: Any, word: str, found: str) -> Any:
+    if value == f"{{{word}}}" and found.isdigit():
+        return int(found)  # such as Codex's session_id, which is no text
+    return value.replace(f"{{{word}}}", found) if isinstance(value, str) else value
 
 
 def messages(step: int, call: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ case "${1:?usage: setup.sh venv|test|bench}" in
   venv)  packages=(python3-venv python3-seccomp)
          # Compiles the modules on a request's way; without, they are interpreted, which is slower.
          optional=(gcc libc6-dev libpython3-dev) ;;
-  test)  packages=(python3-venv python3-seccomp util-linux debootstrap squid openssl gcc libc6-dev git acl)
+  test)  packages=(python3-venv python3-seccomp util-linux debootstrap squid openssl gcc libc6-dev git acl apparmor)
          # From wherever it comes: a Docker Engine that is there already is not replaced by Debian's.
          command -v dockerd >/dev/null || packages+=(docker.io)
          command -v podman >/dev/null || packages+=(podman golang-github-containers-common)

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from codingagents.rewrite.specs import ExecSpec
-from codingagents.supervisor import kernel, namespaces, processes, report_view, rundirs, signals
+from codingagents.supervisor import apparmor_profile, kernel, namespaces, processes, report_view, rundirs, signals
 from codingagents.supervisor.confine_spec import ConfineSpec
 from codingagents.supervisor.confined import ConfinedRole, TrapSettings
 from codingagents.supervisor.early import StubProcess
@@ -43,6 +43,9 @@ ALWAYS_EXPECTED: Final = frozenset(
 _DESCRIPTION: Final = """\
 Report which confinement layers hold on this machine, each as it was tried just now by a process confined as an agent.
 
+With --apparmor the AppArmor profile of a role is printed instead, for machines whose kernel has AppArmor; tasks are put
+under coding-agents-task where it is loaded. Its syntax is tested, what it does is not.
+
 With --verify the same is tried as a task and as a command server too, each with its own UID and trap, and by a helper,
 which has layers of its own. It fails where a layer that every session counts on is not enforced for one of them.
 """
@@ -50,6 +53,7 @@ _EPILOG: Final = """\
 examples:
   sudo coding-agents doctor
   sudo coding-agents doctor --verify --json
+  coding-agents doctor --apparmor task | sudo apparmor_parser -r
 
 exit codes: 0 ok; 1 with --verify, a layer that every session counts on is not enforced; 2 usage
 """
@@ -81,7 +85,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--verify", action="store_true", help="try every role; fail where an expected layer is not enforced"
     )
+    parser.add_argument("--apparmor", choices=apparmor_profile.ROLES, help="print the AppArmor profile of that role")
     options = parser.parse_args(argv)
+    if options.apparmor:
+        sys.stdout.write(apparmor_profile.profile_text(Role(options.apparmor)))
+        return errors.EXIT_OK
     signals.inherit_nothing()
     roles = tuple(_UIDS) if options.verify else (Role.AGENT,)
     reports = trio.run(functools.partial(_report, roles, helper=options.verify))

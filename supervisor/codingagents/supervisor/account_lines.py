@@ -15,7 +15,7 @@ from codingagents.rewrite.specs import UidPlan
 AGENT: Final = "agentcli"
 TASK: Final = "agentuser"
 WORKSPACE_GROUP: Final = "agentwork"
-_SHELL: Final = "/bin/sh"
+SHELL: Final = "/bin/sh"
 _NO_SHELL: Final = "/usr/sbin/nologin"
 _NO_HOME: Final = "/nonexistent"
 # No password's hash, so none is the right one; and nothing that passwd(1) or usermod(8) would unlock, as "!" is. "x"
@@ -40,9 +40,9 @@ class Accounts:
     group: tuple[Entry, ...]
 
 
-def accounts_of(uids: UidPlan) -> Accounts:
+def accounts_of(uids: UidPlan, agent_shell: str = SHELL) -> Accounts:
     """Return the accounts of a session; each has a group of its own number, for that is its GID."""
-    users = [(AGENT, uids.agent, places.AGENT_HOME, _SHELL), (TASK, uids.task, _NO_HOME, _SHELL)]
+    users = [(AGENT, uids.agent, places.AGENT_HOME, agent_shell), (TASK, uids.task, _NO_HOME, SHELL)]
     users += [(f"mcp-{name}", uid, _NO_HOME, _NO_SHELL) for name, uid in uids.servers.items()]
     groups = [(name, uid, "") for name, uid, _, _ in users]
     groups.append((WORKSPACE_GROUP, uids.workspace_gid, f"{AGENT},{TASK}"))
@@ -72,6 +72,15 @@ def missing(data: bytes, wanted: Sequence[Entry]) -> list[Entry]:
     """Return those whose names are not in the file."""
     names, _ = _known(data)
     return [entry for entry in wanted if entry.name not in names]
+
+
+def shell_of(data: bytes, uid: int) -> str:
+    """Return the shell of the first account in passwd(5) that has this UID; "" where there is none."""
+    for line in data.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) == 7 and fields[2] == b"%d" % uid and not line.startswith((b"+", b"-", b"#")):
+            return fields[6].decode(errors="surrogateescape")
+    return ""
 
 
 def add(data: bytes, wanted: Sequence[Entry]) -> tuple[bytes, bytes]:

@@ -38,9 +38,9 @@ class AccountFiles:
     etc: Path = Path("/etc")
     _pieces: dict[str, bytes] = field(default_factory=dict)  # what was put into which file
 
-    def add(self, uids: UidPlan) -> str:
+    def add(self, uids: UidPlan, agent_shell: str = account_lines.SHELL) -> str:
         """Have all accounts of a session; return "created", "there", or "numeric: …" and then nothing was changed."""
-        wanted = account_lines.accounts_of(uids)
+        wanted = account_lines.accounts_of(uids, agent_shell)
         try:
             with self._locked():
                 return self._add({"group": wanted.group, "passwd": wanted.passwd})
@@ -48,6 +48,13 @@ class AccountFiles:
             return f"numeric: {error}"
         except OSError as error:
             return f"numeric: {error.filename or self.etc}: {errno.errorcode.get(error.errno or 0, '?')}"
+
+    def shell_of(self, uid: int) -> str:
+        """Return the shell of the account with this UID; "" where there is none, or it cannot be told."""
+        try:
+            return account_lines.shell_of(self._read("passwd")[0], uid)
+        except (OSError, _UnusableError):
+            return ""
 
     def remove(self) -> None:
         """Take out what `add` put in; `ProcessError` where that cannot be."""

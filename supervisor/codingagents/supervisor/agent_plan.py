@@ -11,6 +11,7 @@ from codingagents.rewrite import places
 from codingagents.rewrite.specs import SessionSpec
 from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
 from codingagents.supervisor.layers import unmet_requirements
+from codingagents.supervisor.routing import Routing
 from codingagents.trust import errors
 from codingagents.trust.events import Layer
 from codingagents.trust.vocabulary import Role
@@ -22,6 +23,7 @@ def agent_confinement(
     *,
     client_environment: Mapping[str, str],
     real_trees: Sequence[str],
+    routing: Routing | None = None,
     probe_file: str,
     probe_nonce: str,
     death_signal: bool,
@@ -29,8 +31,10 @@ def agent_confinement(
     """Return how the agent is confined and what it runs.
 
     `real_trees` are the specification's trees with every link resolved: both may be executed. `probe_file` is "" where
-    there is no place for one. The specification's environment wins over the clients', and both over ours.
+    there is no place for one. The specification's environment wins over the clients', and both over ours; that of
+    `routing` wins over all.
     """
+    own_trees = {*spec.exec.trees, *real_trees} if routing is None else routing.trees
     return ConfineSpec(
         argv=list(command),
         role=Role.AGENT.value,
@@ -42,13 +46,14 @@ def agent_confinement(
             **client_environment,
             "CODING_AGENTS_SESSION": spec.session,
             **spec.environment,
+            **({} if routing is None else routing.environment),
         },
         working_directory=spec.working_directory,
         uid=spec.uids.agent,
         gid=spec.uids.agent,
         groups=[spec.uids.workspace_gid],
         umask=0o002,
-        execute_trees=sorted({*spec.exec.trees, *real_trees}),
+        execute_trees=sorted(own_trees),
         probe_file=probe_file or None,
         probe_nonce=probe_nonce,
         death_signal=death_signal,

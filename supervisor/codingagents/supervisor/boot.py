@@ -32,6 +32,7 @@ from codingagents.supervisor import (
     wrapping,
 )
 from codingagents.supervisor.accounts import AccountFiles
+from codingagents.supervisor.agent_routing import AgentRouting
 from codingagents.supervisor.client_configs import install_clients
 from codingagents.supervisor.complaints import complain
 from codingagents.supervisor.confine_spec import ConfineSpec
@@ -48,6 +49,7 @@ from codingagents.supervisor.kept_trust import KeptTrust
 from codingagents.supervisor.layers import Facts
 from codingagents.supervisor.processes import Children
 from codingagents.supervisor.reaper import Reaper
+from codingagents.supervisor.routing import NOT_ROUTED, Routing
 from codingagents.supervisor.sessionfiles import open_event_log, read_session_spec
 from codingagents.supervisor.slots import bind_slots
 from codingagents.supervisor.task_service import TaskService
@@ -100,6 +102,7 @@ class Session:
         self._spec = spec
         self._dir = session_dir
         self._command = command
+        self._agent = AgentRouting(spec, command)
         self._control = None if control_fd is None else Control(control_fd)
         zygote = ZygoteKeeper(parts.zygote, parts.children, self._reaper)
         self._made = Made(stub=parts.stub, zygote=zygote, control=self._control)
@@ -170,7 +173,12 @@ class Session:
         services.start_soon(tasks.serve)
         # No checkpoint from the secrets' arrival to here: `_watch_launcher` finds everyone who must hear of new ones.
         self._start_helpers(services, log, granted)
-        switches = install_clients(self._spec, self._made.slots, places.CLIENTS, self._command)
+        agent = self._agent
+        switches = install_clients(
+            self._spec, self._made.slots, places.CLIENTS, self._command, routed=agent.client, settings=agent.settings
+        )
+        self._made.managed = agent.managed
+        way = agent.plan(self._made.accounts)
         self._command[1:1] = switches.arguments
         await trio.lowlevel.checkpoint()
 
@@ -179,11 +187,13 @@ class Session:
             log=log,
             scrubber=self._scrubber,
             on_trouble=complain,
+            routes=None if way is None else way.routes,
         )
         self._made.role = role = ConfinedRole(self._parts.stub, Role.AGENT, settings)
-        rows = await role.confine(self._confinement(dirs, switches.environment), facts, self._spec.layers)
+        rows = await role.confine(self._confinement(dirs, switches.environment, way), facts, self._spec.layers)
         dirs.drop_probe_file()
         log.append(LayerReport(role=Role.AGENT.value, layers=rows))
+        self._say_what_is_routed(log, way)
         if missing := agent_plan.missing_layers(rows):
             raise UnconfinedError(missing)
         child = self._parts.stub.child
@@ -216,7 +226,12 @@ class Session:
         if self._spec.engine == "local":
             return "numeric: the local engine makes no accounts"
         self._made.accounts = AccountFiles()
-        return await trio.to_thread.run_sync(self._made.accounts.add, self._spec.uids)
+        return await trio.to_thread.run_sync(self._made.accounts.add, self._spec.uids, self._agent.account_shell)
+
+    def _say_what_is_routed(self, log: EventLog, way: Routing | None) -> None:
+        log.append(NOT_ROUTED if way is None else way.event())
+        if way is not None and way.enforced:
+            complain(way.sentence())
 
     def _started(self, accounts: str) -> SessionStarted:
         uids = self._spec.uids
@@ -282,12 +297,15 @@ class Session:
     def _ends(self) -> list[expiry.End]:
         return [end for keeper in self._made.keepers for end in keeper.trust.ends()]
 
-    def _confinement(self, dirs: rundirs.RunDirs, client_environment: Mapping[str, str]) -> ConfineSpec:
+    def _confinement(
+        self, dirs: rundirs.RunDirs, client_environment: Mapping[str, str], way: Routing | None
+    ) -> ConfineSpec:
         return agent_plan.agent_confinement(
             self._spec,
             self._command,
             client_environment=client_environment,
             real_trees=[os.path.realpath(tree) for tree in self._spec.exec.trees],
+            routing=way,
             probe_file=dirs.probe_file,
             probe_nonce=randomness.token_hex(16),
             death_signal=not processes.is_pid1(),

@@ -5,11 +5,12 @@ Starts no client, and does not decide which of them the agent is.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 
 from codingagents.rewrite import places
-from codingagents.rewrite.clients.base import Endpoint, Switches
+from codingagents.rewrite.clients.base import ClientFile, Endpoint, Settings, Switches
 from codingagents.rewrite.clients.known import CLIENTS
 from codingagents.rewrite.files import install_client_files
 from codingagents.rewrite.specs import SessionSpec
@@ -17,11 +18,20 @@ from codingagents.supervisor import identities
 from codingagents.supervisor.slots import Slot
 
 
-def install_clients(spec: SessionSpec, slots: Sequence[Slot], root: str, command: Sequence[str]) -> Switches:
+def install_clients(
+    spec: SessionSpec,
+    slots: Sequence[Slot],
+    root: str,
+    command: Sequence[str],
+    *,
+    routed: str = "",
+    settings: Sequence[Settings] = (),
+) -> Switches:
     """Write every client's configuration below `root`; return what makes clients read it.
 
     The environment is that of all clients. A client that is told by arguments gets them where `command` is that client
-    and not a program around it. Raises `ConfigError` where a file cannot be written.
+    and not a program around it. `routed` is the client whose commands are tasks, `settings` are its own files below
+    `root`. Raises `ConfigError` where a file cannot be written.
     """
     endpoints = [
         Endpoint(name=slot.remote.name, url=slot.url, bearer=slot.bearer, transport=slot.remote.transport)
@@ -33,9 +43,15 @@ def install_clients(spec: SessionSpec, slots: Sequence[Slot], root: str, command
     arguments: tuple[str, ...] = ()
     for client in CLIENTS.values():
         with identities.member_of(spec.uids.agent):
-            install_client_files(root, client.render(endpoints, spec.codex_toml), spec.uids.agent)
+            files = client.render(endpoints, spec.codex_toml, routed=routed == client.NAME)
+            files += map(_settings_file, settings) if routed == client.NAME else ()
+            install_client_files(root, files, spec.uids.agent)
         switches = client.switches(root, session_ca)
         environment |= switches.environment
         if spec.agent == client.NAME and os.path.basename(command[0]) == client.NAME:
-            arguments = switches.arguments
+            arguments = (*switches.arguments, *(word for each in settings for word in each.arguments))
     return Switches(arguments=arguments, environment=environment)
+
+
+def _settings_file(settings: Settings) -> ClientFile:
+    return ClientFile(path=settings.path, content=json.dumps(settings.content, indent=2).encode() + b"\n")

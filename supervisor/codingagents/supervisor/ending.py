@@ -24,6 +24,7 @@ from codingagents.supervisor.control import Control
 from codingagents.supervisor.early import StubProcess
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.helpers import HelperKeeper
+from codingagents.supervisor.managed_settings import ManagedSettings
 from codingagents.supervisor.processes import Child, Children
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.rundirs import RunDirs
@@ -49,6 +50,7 @@ class Made:
     control: Control | None
     log: EventLog | None = None
     accounts: AccountFiles | None = None
+    managed: ManagedSettings | None = None
     dirs: RunDirs | None = None
     role: ConfinedRole | None = None
     tasks: TaskService | None = None
@@ -105,6 +107,11 @@ class Ending:
                 await trio.to_thread.run_sync(made.accounts.remove)
         except ProcessError as error:
             complain(str(error))
+        try:
+            if made.managed is not None:
+                await trio.to_thread.run_sync(made.managed.restore)
+        except OSError as error:
+            complain(f"cannot put back {error.filename}: {error.strerror}")
         try:
             if made.dirs is not None:
                 made.dirs.remove()

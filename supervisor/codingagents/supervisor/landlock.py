@@ -14,7 +14,8 @@ from codingagents.trust.landlock import EXECUTE, REFER, Ruleset
 def restrict_execution(trees: Sequence[str]) -> list[str]:
     """Let this thread and its descendants execute only files beneath `trees`; needs no_new_privs.
 
-    Trees that do not exist are left out. Returns the trees that hold; raises `OSError` where Landlock is absent.
+    Trees that do not exist, or cannot be reached, are left out. Returns the trees that hold; raises `OSError` where
+    Landlock is absent.
     """
     with Ruleset(files=EXECUTE | REFER) as rules:
         if rules.files & REFER:
@@ -23,7 +24,7 @@ def restrict_execution(trees: Sequence[str]) -> list[str]:
         for tree in trees:
             try:
                 rules.allow_beneath(tree, EXECUTE)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue
             held.append(tree)
         rules.restrict_self()

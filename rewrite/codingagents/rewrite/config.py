@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from codingagents.rewrite.placeholders import names
-from codingagents.rewrite.specs import ExecSpec, RemoteSpec, RoleLimits, WorkspaceMode
+from codingagents.rewrite.specs import ExecSpec, RemoteSpec, RoleLimits, TaskTotals, WorkspaceMode
 from codingagents.trust.vocabulary import LayerWish, SecretName, ServerName, Store
 
 Network = Literal["host", "helpers"]
@@ -101,6 +101,7 @@ class SessionConfig:
     workspace_acl: bool  # only where the mode is "direct"
     limits: RoleLimits  # of the agent
     task_limits: RoleLimits
+    task_totals: TaskTotals
     network: Network
     layers: Mapping[str, LayerWish]
 

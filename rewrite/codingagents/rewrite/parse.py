@@ -13,7 +13,7 @@ from typing import get_args
 from codingagents.rewrite import codex_keys
 from codingagents.rewrite.config import Config, Network, SessionConfig
 from codingagents.rewrite.parse_servers import parse_layers, parse_server
-from codingagents.rewrite.specs import ExecRule, ExecSpec, RoleLimits, Route, WorkspaceMode
+from codingagents.rewrite.specs import ExecRule, ExecSpec, RoleLimits, Route, TaskTotals, WorkspaceMode
 from codingagents.rewrite.tables import Table, quoted
 from codingagents.trust.errors import ConfigError
 from codingagents.trust.vocabulary import Role, parse_agent_name, parse_server_name
@@ -26,6 +26,7 @@ _MAX_DEPTH = 32
 
 _VARIABLES = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}(_\*)?")  # "*" alone would let every secret through
 
+_TOTALS = ("total_memory", "total_processes")
 _ROLES = tuple(role for role in Role if role is not Role.SUPERVISOR)
 
 
@@ -114,24 +115,33 @@ def _session(table: Table) -> SessionConfig:
         workspace_mode=mode,
         workspace_acl=acl,
         limits=_limits(table.table("limits")),
-        task_limits=_limits(table.table("task_limits")),
+        task_limits=_limits(table.table("task_limits"), *_TOTALS),
+        task_totals=_totals(table.table("task_limits")),
         network=table.choice("network", networks, "host"),
         layers=parse_layers(table.table("layers")),
     )
 
 
-def _limits(table: Table) -> RoleLimits:
-    table.only(("processes", "memory", "open_files"))
+def _limits(table: Table, *others: str) -> RoleLimits:
+    table.only(("processes", "memory", "open_files", *others))
     default = RoleLimits()
-
-    def limit(key: str, low: int, high: int, otherwise: int | None) -> int | None:
-        return table.integer(key, low, high, low) if key in table.values else otherwise
-
     return RoleLimits(
-        processes=limit("processes", 16, 2**22, default.processes),
-        memory=limit("memory", 64 * 1024 * 1024, 2**48, default.memory),
-        open_files=limit("open_files", 64, 2**20, default.open_files),
+        processes=_limit(table, "processes", 16, 2**22, default.processes),
+        memory=_limit(table, "memory", 64 * 1024 * 1024, 2**48, default.memory),
+        open_files=_limit(table, "open_files", 64, 2**20, default.open_files),
     )
+
+
+def _totals(table: Table) -> TaskTotals:
+    memory, processes = _TOTALS
+    return TaskTotals(
+        memory=_limit(table, memory, 64 * 1024 * 1024, 2**48, None),
+        processes=_limit(table, processes, 16, 2**22, None),
+    )
+
+
+def _limit(table: Table, key: str, low: int, high: int, otherwise: int | None) -> int | None:
+    return table.integer(key, low, high, low) if key in table.values else otherwise
 
 
 def _exec(table: Table) -> ExecSpec:

@@ -114,6 +114,7 @@ def plan_session(
         layers=dict(config.session.layers),
         limits=config.session.limits,
         task_limits=config.session.task_limits,
+        task_totals=config.session.task_totals,
         workspace=config.session.workspace_mode,
         workspace_acl=config.session.workspace_acl,
         task_owner=_task_owner(config, workspace_owner),

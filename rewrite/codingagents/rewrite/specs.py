@@ -184,6 +184,13 @@ class RoleLimits(Message, frozen=True, kw_only=True):
     open_files: int | None = None  # RLIMIT_NOFILE, of each process
 
 
+class TaskTotals(Message, frozen=True, kw_only=True):
+    """Bounds on all tasks of a session together, by a control group of their own; None: no more than their engine's."""
+
+    memory: int | None = None  # bytes, swap included
+    processes: int | None = None  # and threads
+
+
 class UidPlan(Message, frozen=True, kw_only=True):
     """Numeric identities of one session; no two alike."""
 
@@ -207,6 +214,7 @@ class SessionSpec(Message, frozen=True, kw_only=True):
     layers: dict[str, LayerWish] = msgspec.field(default_factory=dict)
     limits: RoleLimits = RoleLimits()  # of the agent
     task_limits: RoleLimits = RoleLimits()  # of each task
+    task_totals: TaskTotals = TaskTotals()
     workspace: WorkspaceMode = "direct"
     workspace_acl: bool = False  # the launcher gave agent and task their rights by POSIX ACLs
     # UID and GID that tasks run as in a tree that they have no other rights in: its owner's. None: uids.task. It is a

@@ -15,6 +15,7 @@ from codingagents.rewrite.specs import (
     LimitsSpec,
     PinSpec,
     RoleLimits,
+    TaskTotals,
     TlsSpec,
 )
 from codingagents.trust.errors import ConfigError
@@ -311,10 +312,11 @@ def test_no_message_repeats_a_value() -> None:
 
 
 def test_limits_are_of_agent_and_tasks_apart_and_those_left_out_keep_their_defaults() -> None:
-    limits = "limits = { memory = 67108864, open_files = 64 }\ntask_limits = { processes = 99 }"
+    limits = "limits = { memory = 67108864, open_files = 64 }\ntask_limits = { processes = 99, total_processes = 400 }"
     text = f"[session]\n{limits}\n[exec]\ndigest_bytes = 0"
     config = parse_config(text, "c.toml")
     assert config.session.task_limits == RoleLimits(processes=99)
+    assert config.session.task_totals == TaskTotals(processes=400)
     assert config.session.limits == RoleLimits(memory=67108864, open_files=64)
     assert config.exec.digest_bytes == 0
 

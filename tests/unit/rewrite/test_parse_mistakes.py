@@ -438,6 +438,14 @@ MISTAKES = {
         "[session]\ntask_limits = { memory = 1 }",
         "[session.task_limits] memory must be an integer from 67108864 to 281474976710656",
     ),
+    "few processes in all": (
+        "[session]\ntask_limits = { total_processes = 1 }",
+        "[session.task_limits] total_processes must be an integer from 16 to 4194304",
+    ),
+    "a total of the agent": (
+        "[session]\nlimits = { total_memory = 67108864 }",
+        '[session.limits] has no key "total_memory"; it has processes, memory, open_files',
+    ),
     "few processes": (
         "[session]\nlimits = { processes = 1 }",
         "[session.limits] processes must be an integer from 16 to 4194304",

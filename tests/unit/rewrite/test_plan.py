@@ -11,7 +11,7 @@ from codingagents.rewrite.config import AnchorSource, Config
 from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
-from codingagents.rewrite.specs import ClientCertificate, OverrideSpec, RoleLimits, SessionSpec, UidPlan
+from codingagents.rewrite.specs import ClientCertificate, OverrideSpec, RoleLimits, SessionSpec, TaskTotals, UidPlan
 from codingagents.trust import wire
 from codingagents.trust.errors import ConfigError, UsageError
 from pki import make_root
@@ -50,7 +50,7 @@ def plan(config: Config, *, uids: UidPlan | None = None, **changes: Any) -> Sess
 
 
 def test_a_plan_is_whole_and_goes_over_the_wire() -> None:
-    session = '[session]\nlayers = { exec_trap = "require" }\ntask_limits = { processes = 99 }'
+    session = '[session]\nlayers = { exec_trap = "require" }\ntask_limits = { processes = 99, total_memory = 67108864 }'
     config = parse_config(f'model = "m"\n{PINNED}{LOCAL}{OFF}{session}', "c.toml")
     spec = plan(config)
     assert [remote.name for remote in spec.remotes] == ["github", "local"]
@@ -60,6 +60,7 @@ def test_a_plan_is_whole_and_goes_over_the_wire() -> None:
     assert local.tls is None
     assert spec.layers == {"exec_trap": "require"}
     assert (spec.limits, spec.task_limits) == (RoleLimits(), RoleLimits(processes=99))
+    assert spec.task_totals == TaskTotals(memory=67108864)
     assert spec.uids.servers == {"github": 300_003, "local": 300_004}
     assert spec.codex_toml == 'model = "m"\n\n[mcp_servers.github]\nstartup_timeout_sec = 15\n'
     assert wire.decode(SessionSpec, wire.encode(spec).strip()) == spec

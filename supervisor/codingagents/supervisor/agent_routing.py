@@ -34,11 +34,6 @@ class AgentRouting:
         return "" if self._table is None else self._table.client
 
     @property
-    def task_environment(self) -> tuple[str, ...]:
-        """The variables that its commands want."""
-        return () if self._table is None else self._table.shelling.task_environment
-
-    @property
     def account_shell(self) -> str:
         """The shell that the agent's account is to have."""
         by_account = self._table is not None and self._table.shelling.account_shell

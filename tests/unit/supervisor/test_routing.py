@@ -130,7 +130,7 @@ def test_needs_are_looked_for_beside_the_client_and_where_its_package_has_them()
     ],
 )
 def test_what_rules_allow_the_agent_stays_executable(rules: list[tuple[str, str, str | None]], added: set[str]) -> None:
-    given = [ExecRule(action=action, path=path, role=role) for action, path, role in rules]  # type: ignore[arg-type]
+    given = [ExecRule(action=action, path=path, role=role) for action, path, role in rules]  # type: ignore[arg-type]  # as above
     plain = planned(spec(), found(CLAUDE))
     assert {*planned(spec(rules=given), found(CLAUDE)).trees} - {*plain.trees} == added
 

@@ -444,7 +444,7 @@ MISTAKES = {
     ),
     "a total of the agent": (
         "[session]\nlimits = { total_memory = 67108864 }",
-        '[session.limits] has no key "total_memory"; it has processes, memory, open_files',
+        '[session.limits] has no key "total_memory"; did you mean "memory"?',
     ),
     "few processes": (
         "[session]\nlimits = { processes = 1 }",

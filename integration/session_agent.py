@@ -9,6 +9,7 @@ import errno
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -118,6 +119,48 @@ def run(*argv: str) -> dict[str, Any]:
     return {"errno": None, "code": done.returncode, "output": done.stdout.decode()}
 
 
+def execute(path: str, argv: list[str], by: str = "path", cwd: str = "/") -> dict[str, Any]:
+    """Execute `path` in a child: by its name, by a descriptor of it, or a copy of it in memory."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 0
+        try:
+            os.chdir(cwd)
+            program: str | int = path
+            if by != "path":
+                program = os.open(path, os.O_RDONLY)
+            if by == "memory":
+                memory = os.memfd_create("copy", 0)
+                while sent := os.sendfile(memory, int(program), None, 1 << 20):
+                    assert sent
+                program = memory
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, 0)
+            os.dup2(null, 1)  # ours is for answers
+            os.execve(program, argv, dict(os.environ))
+        except OSError as error:
+            code = error.errno or 255
+        finally:
+            os.write(theirs, errno.errorcode.get(code, "?").encode())
+            os._exit(0)
+    os.close(theirs)
+    with open(ours) as said:  # which ends where nothing was said at the exec
+        failed = said.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return {"errno": failed or None, "code": None if failed else code}
+
+
+def copy(source: str, target: str, line: str = "") -> None:
+    """Copy a program, or write one that has this `#!` line, and make it executable."""
+    if line:
+        with open(target, "w") as file:
+            file.write(f"{line}\n")
+    else:
+        shutil.copyfile(source, target)
+    os.chmod(target, 0o755)
+
+
 def run_many(count: int, at_once: int) -> dict[str, int]:
     """Run /bin/true so often, from so many threads; return how often each outcome came."""
     with ThreadPoolExecutor(at_once) as pool:
@@ -183,7 +226,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     verb.__name__: verb
     for verb in (
         *(endpoint, post, post_at_once, begin, finish),
-        *(run, run_many, daemonise, call, status, whoami),
+        *(run, run_many, execute, copy, daemonise, call, status, whoami),
         *(listen, heard, ignore, leave, die),
     )
 }

@@ -1,0 +1,143 @@
+"""What a routed client must not get is an exec of its own: not by another name or place, nor by other means.
+
+Every attack is tried in observe mode as well, where it works: that is the control. Each is an event in both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from codingagents.rewrite.places import SHELLS
+from codingagents.trust.events import SessionRouting
+from routing_rig import UNROUTED, attempt, client_place, decision, mine, program, routed
+from session_rig import MODES, Place, Session
+
+PYTHON = os.path.realpath(sys.executable)
+LOADER = os.path.realpath("/lib64/ld-linux-x86-64.so.2")
+DASH = os.path.realpath("/bin/sh")
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """One way to an exec: `path` and `argv`, after `before` were done; `{open}` and `{mine}` are the place's."""
+
+    path: str
+    argv: tuple[str, ...] = ()
+    before: tuple[tuple[str, ...], ...] = ()
+    by: str = "path"
+    cwd: str = "/"
+    marker: str = ""
+
+
+ATTACKS = {
+    "a shell": Attack("/bin/sh", ("sh", "-c", ":")),
+    "a shell by its real name": Attack(DASH, ("sh", "-c", ": real")),
+    "a shell by dots after the task shells": Attack(f"{SHELLS}/../../../bin/sh", ("sh", "-c", ": dots")),
+    "a shell by a relative path": Attack("../bin/sh", ("sh", "-c", ": relative"), cwd="/usr"),
+    "a shell by a descriptor": Attack("/bin/sh", ("sh", "-c", ": descriptor"), by="descriptor"),
+    "any other program": Attack("/bin/true", ("true", "other")),
+    "env": Attack("/usr/bin/env", ("env", "-i", "/bin/true")),
+    "the interpreter of client and task shell": Attack(PYTHON, ("python3", "-I", "-c", "0")),
+    "that interpreter as the task shell's": Attack(PYTHON, ("python3", "-IS", f"{SHELLS}/sh", "-c", ":")),
+    "that interpreter as this process's own": Attack("/proc/self/exe", ("python3", "-I", "-c", "1")),
+    "the dynamic loader": Attack(LOADER, (LOADER, "/bin/true")),
+    "a copy of a shell": Attack("{mine}/dash", ("dash", "-c", ":"), (("copy", DASH, "{mine}/dash"),)),
+    "a copy of a shell, called like the client": Attack(
+        "{mine}/claude", ("claude", "-c", ":"), (("copy", DASH, "{mine}/claude"),)
+    ),
+    "a copy of a shell, called like the task shell": Attack(
+        "{mine}/bash", ("bash", "-c", ":"), (("copy", DASH, "{mine}/bash"),)
+    ),
+    "a link to a shell, called like the client": Attack(
+        "{mine}/link/claude",
+        ("claude", "-c", ": link"),
+        (("call", "mkdir", "{mine}/link"), ("call", "symlink", DASH, "{mine}/link/claude")),
+    ),
+    "a script for a shell": Attack("{mine}/script", (), (("copy", "", "{mine}/script", "#!/bin/sh"),)),
+    "a script for the client's interpreter": Attack(
+        "{mine}/tool.py", (), (("copy", "", "{mine}/tool.py", f"#!{PYTHON} -I"),)
+    ),
+    "a program that is called like one that the client looks for": Attack(
+        "{mine}/git", ("git", "status"), (("copy", "/bin/true", "{mine}/git"),)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def where() -> Iterator[Place]:
+    with client_place() as place:
+        yield place
+
+
+@pytest.fixture(scope="module", params=MODES)
+def enforced(request: pytest.FixtureRequest, where: Place) -> Iterator[Session]:
+    with routed(request.param, where, "enforce") as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def observed(where: Place) -> Iterator[Session]:
+    with routed("subreaper", where, "observe") as session:
+        yield session
+
+
+def try_it(session: Session, attack: Attack, where: Place) -> tuple[str, list[str]]:
+    """Return the errno's name, "" where it worked, and the command line that the log has of it."""
+    own = mine(where, f"{session.uid_base}")
+    session.ask("call", "mkdir", own)
+    filled = {"mine": own, "open": str(where.open)}
+    for verb, *arguments in attack.before:
+        session.ask(verb, *(argument.format(**filled) for argument in arguments))
+    path = attack.path.format(**filled)
+    argv = [argument.format(**filled) for argument in attack.argv] or [path]
+    return attempt(session, path, *argv, by=attack.by, cwd=attack.cwd), argv
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_enforced_it_is_refused_and_recorded(name: str, enforced: Session, where: Place) -> None:
+    failed, argv = try_it(enforced, ATTACKS[name], where)
+    assert failed == "EPERM"
+    denied = decision(enforced, argv)
+    assert (denied.reason, denied.rule, denied.role) == (UNROUTED, "", "agent")
+    assert denied.user_id == enforced.uid_base
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_observed_it_works_and_is_recorded_as_unrouted(name: str, observed: Session, where: Place) -> None:
+    failed, argv = try_it(observed, ATTACKS[name], where)
+    assert failed == ""
+    assert decision(observed, argv).reason == UNROUTED
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if "interpreter" not in name and "loader" not in name])
+def test_of_what_the_client_does_not_need_the_denial_is_firm(name: str, enforced: Session, where: Place) -> None:
+    """The interpreter and the loader have to remain executable, for the task shell's own sake."""
+    _, argv = try_it(enforced, ATTACKS[name], where)
+    assert decision(enforced, argv).firmness == "firm"
+
+
+def test_what_it_needs_it_may_execute(enforced: Session, where: Place) -> None:
+    client = str(program(where))
+    assert attempt(enforced, client, client, "--version") == ""
+    assert decision(enforced, [client, "--version"]).rule == "client claude: the client itself"
+
+
+def test_a_program_in_memory_is_refused(where: Place) -> None:
+    """Without the rule that refuses such memory, the trap refuses what has no name, in either mode."""
+    with routed("subreaper", where, "enforce", '[session]\nlayers = { memfd_rule = "off" }') as session:
+        assert attempt(session, "/bin/true", "true", "memory", by="memory") == "EPERM"
+
+
+def test_how_it_is_routed_is_said_once_before_it_starts(enforced: Session, observed: Session) -> None:
+    for session, mode in ((enforced, True), (observed, False)):
+        (routing,) = session.events(SessionRouting)
+        assert (routing.client, routing.routed, routing.enforced) == ("claude", True, mode)
+        kinds = [type(record.event).__name__ for record in session.records()]
+        assert kinds.index("SessionRouting") < kinds.index("AgentStarted")
+    assert sum("starts commands as tasks only" in line for line in enforced.sentences()) == 1
+    assert not any("starts commands" in line for line in observed.sentences())

@@ -67,7 +67,7 @@ class Model:
         return [
             *("--volume", f"{installed.programs()}:{installed.HOME}:ro"),
             *("--volume", f"{self._trust}:{installed.TRUST}:ro"),
-            *("--volume", f"{_SCRIPTS}:/scripts:ro"),
+            *("--volume", f"{_SCRIPTS}:/scripts:ro", "--volume", f"{_SCRIPTS.with_name('demo')}:/demo:ro"),
         ]
 
     def new_run(self) -> str:
@@ -126,9 +126,13 @@ def ask_in_session(
     *,
     tables: str,
     flags: Sequence[str] = (),
+    arguments: Sequence[str] = (),
     **variables: str,
 ) -> Asked:
-    """Run `client` in a session with these tables of config.toml; the launcher makes `tree` its workspace."""
+    """Run `client` in a session with these tables of config.toml; the launcher makes `tree` its workspace.
+
+    `arguments` are further ones of the client, `variables` of its environment, and `flags` of the container.
+    """
     run = model.new_run()
     directory = tree.with_name(f"{tree.name}-{run}")
     owner = tree.stat()
@@ -137,7 +141,7 @@ def ask_in_session(
         directory,
         tables=tables,
         agent=client.name,
-        command=client.command(run),
+        command=client.command(run, *arguments),
         working_directory=str(tree),
         environment={**client.environment(run), **variables},
         workspace_owner=(owner.st_uid, owner.st_gid),

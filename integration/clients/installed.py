@@ -46,6 +46,7 @@ class Client:
     name: str
     program: str
     arguments: tuple[str, ...]  # `{url}` is the model's, for this run
+    prompt: tuple[str, ...]  # after all other arguments
     credentials: tuple[str, ...]  # names in CREDENTIALS that it is given
     variables: Mapping[str, str]  # `{url}` as well
     shell_tool: str
@@ -53,8 +54,13 @@ class Client:
     shell_defaults: Mapping[str, Any]
     varying: tuple[str, ...]  # patterns of what is another text in each run
 
-    def command(self, run: str) -> list[str]:
-        return [f"{HOME}/{self.program}", *(argument.replace("{url}", _url(run)) for argument in self.arguments)]
+    @property
+    def path(self) -> str:
+        return f"{HOME}/{self.program}"
+
+    def command(self, run: str, *more: str) -> list[str]:
+        arguments = (argument.replace("{url}", _url(run)) for argument in self.arguments)
+        return [self.path, *arguments, *more, *self.prompt]
 
     def environment(self, run: str) -> dict[str, str]:
         return {
@@ -81,7 +87,8 @@ def _url(run: str) -> str:
 _CLAUDE = Client(
     name="claude",
     program="@anthropic-ai/claude-code-linux-x64/claude",
-    arguments=("-p", "go", "--permission-mode", "bypassPermissions", "--model", "claude-sonnet-4-5"),
+    arguments=("--permission-mode", "bypassPermissions", "--model", "claude-sonnet-4-5"),
+    prompt=("-p", "go"),
     credentials=("ANTHROPIC_API_KEY", "MY_TOKEN"),
     variables={"ANTHROPIC_BASE_URL": "{url}", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"},
     shell_tool="Bash",
@@ -96,8 +103,9 @@ _CODEX = Client(
     arguments=(
         *("exec", "--skip-git-repo-check", "-c", 'model="fake"', "-c", 'model_provider="fake"'),
         *("-c", 'model_providers.fake={name="fake", base_url="{url}/v1", wire_api="responses"}'),
-        *("-c", 'sandbox_mode="danger-full-access"', "-c", 'approval_policy="never"', "go"),
+        *("-c", 'sandbox_mode="danger-full-access"', "-c", 'approval_policy="never"'),
     ),
+    prompt=("go",),
     credentials=("OPENAI_API_KEY", "CODEX_API_KEY", "MY_TOKEN"),
     variables={},
     shell_tool="exec_command",
@@ -108,7 +116,8 @@ _CODEX = Client(
 _COPILOT = Client(
     name="copilot",
     program="@github/copilot-linux-x64/copilot",
-    arguments=("-p", "go", "--allow-all", "--no-color"),
+    arguments=("--allow-all", "--no-color"),
+    prompt=("-p", "go"),
     credentials=("GH_TOKEN", "COPILOT_PROVIDER_API_KEY", "MY_TOKEN"),
     variables={
         "COPILOT_OFFLINE": "true",

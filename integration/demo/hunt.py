@@ -154,13 +154,14 @@ def look_at_oneself(hunt: Hunt) -> None:
     hunt.look_through("own-argv", "self", iter([b"\0".join(map(os.fsencode, sys.orig_argv))]))
 
 
-def look_at_processes(hunt: Hunt) -> None:
-    """Search what /proc shows of every process, this one included."""
+def look_at_processes(hunt: Hunt, *, memory: bool = True) -> None:
+    """Search what /proc shows of every process, this one included; `memory` says whether its mappings, too."""
     seen: set[tuple[int, int]] = set()
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         hunt.look_at_file("cmdline", f"/proc/{pid}/cmdline", f"pid {pid}")
         hunt.look_at_file("environ", f"/proc/{pid}/environ", f"pid {pid}")
-        look_at_memory(hunt, pid)
+        if memory:
+            look_at_memory(hunt, pid)
         look_at_descriptors(hunt, pid, seen)
 
 
@@ -246,6 +247,7 @@ def main() -> int:
         "--target", required=True, action="append", help="NAME=SHA256 of one secret", metavar="NAME=SHA256"
     )
     parser.add_argument("--since", type=float, default=0.0, help="when the secrets came to be, seconds since 1970")
+    parser.add_argument("--not-in-memory", action="store_true", help="leave out what processes have mapped")
     parser.add_argument("--under", default="/", help="where files are looked for")
     parser.add_argument("ignored", nargs="*", help="a place to be searched like any other: this process's argv")
     arguments = parser.parse_args()
@@ -254,7 +256,7 @@ def main() -> int:
     hunt = Hunt(Quarry(arguments.prefix.encode("ascii"), arguments.length, names))
     # Files last: what is read from them passes through this process's own memory.
     look_at_oneself(hunt)
-    look_at_processes(hunt)
+    look_at_processes(hunt, memory=not arguments.not_in_memory)
     look_at_files(hunt, arguments.under, arguments.since)
     report = {
         "uid": os.geteuid(),

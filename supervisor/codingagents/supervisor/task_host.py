@@ -104,17 +104,14 @@ class TaskHost:
         `ProcessError` where there is nothing that could make it, and none comes.
         """
         self.want()
-        with trio.move_on_after(WAIT_SECONDS):
-            while self._channel is None and not self._over:
-                await self._changed.wait()
-        if self._channel is None or self._over:
-            raise ProcessError(f"no task can be run: {self._over or 'what makes them is not there yet'}")
         rights = array.array("i", [channel.fileno(), *descriptors])
-        try:
-            async with self._sending:
-                await self._channel.sendmsg([MAKE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        except (OSError, trio.ClosedResourceError):
-            raise ProcessError("no task can be run: what makes them has just ended") from None
+        with trio.move_on_after(WAIT_SECONDS):
+            while not self._over:
+                if self._channel is None:
+                    await self._changed.wait()
+                elif await self._hand_over(self._channel, rights):
+                    return
+        raise ProcessError(f"no task can be run: {self._over or 'what makes them is not there yet'}")
 
     async def stop(self, grace: float) -> None:
         """Have no more: what is there ends by EOF, and by KILL after `grace` seconds."""
@@ -171,6 +168,16 @@ class TaskHost:
             raise UnconfinedError(missing)
         self.held = role.held
         return await role.let_go()
+
+    async def _hand_over(self, to: trio.socket.SocketType, rights: array.array[int]) -> bool:
+        try:
+            async with self._sending:
+                await to.sendmsg([MAKE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except (OSError, trio.ClosedResourceError):  # it has just ended
+            if self._channel is to:
+                self._channel = None
+            return False
+        return True
 
     async def _after(self, why: str) -> None:
         if self._over == _SESSION_ENDS:

@@ -169,10 +169,10 @@ class TaskLife:
             await self.end("requester gone")
 
     async def _pass_on(self, number: int) -> None:
-        if self._pid is not None:
+        if self._pid is not None and not self._early:
             await self._order(TaskSignal(number=number))
         elif len(self._early) < _MAX_EARLY:
-            self._early.append(number)  # to the command, not to what is about to become it
+            self._early.append(number)  # for the command, not for what is about to become it
         else:
             raise RequestError("too many signals")
 
@@ -229,10 +229,10 @@ class TaskLife:
             await self._requester.answer(task_request.refusal(str(error)))
             self._failed = True
             return
+        while self._early:
+            await self._order(TaskSignal(number=self._early[0]))
+            del self._early[0]
         await self._requester.answer(task_request.started(pid))
-        early, self._early = self._early, []
-        for number in early:
-            await self._order(TaskSignal(number=number))
 
     async def _ended(self, report: TaskExit) -> None:
         if self._exit is not None:

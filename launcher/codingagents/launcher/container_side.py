@@ -16,7 +16,7 @@ from codingagents.trust.errors import ProcessError
 COMMANDS = {
     "doctor": "Report which confinement layers hold here, each with how it was tried.",
     "events": "Read an event log as it grows, or prove it: tail, verify.",
-    "exec": "Say which rule decides about a program, and how firmly: explain.",
+    "exec": "Say which rule decides about a program, and how firmly: explain. List a session's tasks: list.",
     "init": "Run a command under a well-behaved init: reaping, signals, exit codes.",
     "wrap": "Guard the programs of clients in an image: install, remove, list.",
 }

@@ -18,6 +18,7 @@ usage: coding-agents COMMAND [ARGUMENT…]
   doctor [--json] [--verify]           report which confinement layers hold here, each as it was tried
   events verify | tail LOG             prove or read an event log
   exec explain PATH [--role ROLE]      say which rule decides about a program, and how firmly
+  exec list [--session DIR]            list the tasks of a running session
   helper list [--session DIR]          list the helpers of a running session
   helper run --server NAME             run one helper in the foreground, without a session
   wrap install | remove | list         guard the programs of clients in an image
@@ -63,6 +64,10 @@ def _tool(name: str, arguments: list[str]) -> int:
         from codingagents.supervisor import events_cli  # noqa: PLC0415 -- likewise
 
         return events_cli.main(arguments)
+    if name == "exec" and arguments[:1] == ["list"]:
+        from codingagents.supervisor import task_list  # noqa: PLC0415 -- likewise
+
+        return task_list.main(arguments[1:])
     if name == "exec":
         from codingagents.supervisor import exec_cli  # noqa: PLC0415 -- likewise
 

@@ -50,7 +50,7 @@ exit codes: 0 it would be allowed; 1 it would be denied, or the session does not
 def main(argv: list[str]) -> int:
     """Run `exec explain`; returns 0, 1 or 3 as the help says. Raises `AgentError`."""
     if argv[:1] != ["explain"]:
-        raise UsageError("exec takes a command; there is exec explain (see: coding-agents exec explain --help)")
+        raise UsageError("exec takes a command; there are exec explain and exec list (see: coding-agents exec explain --help)")
     parser = Parser(
         prog="coding-agents exec explain",
         usage="coding-agents exec explain [OPTION]… PATH [-- ARGV…]",

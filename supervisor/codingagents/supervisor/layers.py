@@ -37,6 +37,8 @@ class Facts:
     engine_seccomp: str = "0"  # `Seccomp` of /proc/self/status before ours
     apparmor: str = ""  # label, "" where the kernel has none
     root: bool = True  # root that may change its UID
+    task_totals: str = ""  # what bounds all tasks together, or why it does not; "" where nothing is to
+    task_totals_held: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +133,17 @@ def _by_us_or_the_engine(*errnos: str) -> Callable[[Sequence[Observation], Facts
     return judge
 
 
-def _limits(observations: Sequence[Observation], _facts: Facts) -> _Outcome:
+def _limits(observations: Sequence[Observation], facts: Facts) -> _Outcome:
     if not observations:
         return _Outcome("unavailable", "not tried", "no limit is set")
     refused = all(seen.outcome in ("EAGAIN", "EPERM", "ENOMEM", "EMFILE") for seen in observations)
-    return _Outcome("enforced" if refused else "unavailable", _said(observations), "" if refused else "not refused")
+    detail = {"together": facts.task_totals} if facts.task_totals else {}
+    if not refused:
+        return _Outcome("unavailable", _said(observations), "not refused", detail)
+    if not facts.task_totals_held:
+        why = f"the bounds of all tasks together do not hold: {facts.task_totals}"
+        return _Outcome("partial", _said(observations), why, detail, "--privileged, or no totals in task_limits")
+    return _Outcome("enforced", _said(observations), "", detail)
 
 
 def _run_dirs(_observations: Sequence[Observation], facts: Facts) -> _Outcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import Final
 import trio
 
 from codingagents.supervisor import agent_plan
+from codingagents.supervisor.cgroups import TaskGroup
 from codingagents.supervisor.confined import ConfinedRole, TrapSettings
 from codingagents.supervisor.early import TaskParentProcess
 from codingagents.supervisor.event_log import EventLog
@@ -44,6 +46,7 @@ class Confinement:
     facts: Facts
     wishes: Mapping[str, LayerWish]
     settings: TrapSettings
+    group: TaskGroup  # that bounds all tasks together
 
 
 class TaskHost:
@@ -156,9 +159,12 @@ class TaskHost:
 
     async def _begin(self, role: ConfinedRole) -> trio.socket.SocketType:
         confinement = self._confinement
+        assert self._process is not None
+        totals, held = confinement.group.take(self._process.child.pid)
+        facts = dataclasses.replace(confinement.facts, task_totals=totals, task_totals_held=held)
         sandbox = confinement.sandbox()
         try:
-            rows = await role.confine(sandbox, confinement.facts, confinement.wishes)
+            rows = await role.confine(sandbox, facts, confinement.wishes)
         finally:
             if sandbox.confine.probe_file is not None:
                 with contextlib.suppress(OSError):

@@ -21,6 +21,9 @@ from codingagents.rewrite import places
 from codingagents.rewrite.specs import SessionSpec
 from codingagents.supervisor import accepting, processes, rundirs, task_plan
 from codingagents.supervisor.account_lines import TASK
+from codingagents.supervisor.cgroup_rules import group_name
+from codingagents.supervisor.cgroups import TaskGroup
+from codingagents.supervisor.complaints import complain
 from codingagents.supervisor.confined import TrapSettings
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.explain import HeldPolicy
@@ -60,8 +63,9 @@ class TaskService:
         self._session_dir = session_dir
         self._children = children
         self._identity = task_plan.identity(spec)
+        self._group = TaskGroup(group_name(spec.session), spec.task_totals, is_pid1=processes.is_pid1())
         self._host = TaskHost(
-            Confinement(sandbox=self._sandbox, facts=facts, wishes=spec.layers, settings=settings),
+            Confinement(sandbox=self._sandbox, facts=facts, wishes=spec.layers, settings=settings, group=self._group),
             children=children,
             reaper=reaper,
             log=log,
@@ -107,6 +111,8 @@ class TaskService:
             await self._runner.stop(grace)
         await self._host.stop(_KILL_SECONDS)
         await self._kill_strays()
+        if why := await trio.to_thread.run_sync(self._group.remove):
+            complain(f"the control group of the session's tasks cannot be removed: {why}")
         for path in (places.RUNNER_SOCKET, places.RUNNER_EVENTS):
             with contextlib.suppress(OSError):  # its directory may be gone
                 os.unlink(path)

@@ -66,6 +66,12 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("limits", "enforced", [seen("limits", "EAGAIN"), seen("limits", "EPERM")], Facts(), ""),
     ("limits", "unavailable", [seen("limits", "succeeded")], Facts(), "not refused"),
     ("limits", "unavailable", [], Facts(), "no limit"),
+    ("limits", "enforced", [seen("limits", "EAGAIN")], Facts(task_totals="pids 40"), ""),
+    (
+        *("limits", "partial", [seen("limits", "EAGAIN")]),
+        Facts(task_totals="pids not delegated: EROFS", task_totals_held=False),
+        "the bounds of all tasks together do not hold: pids not delegated: EROFS",
+    ),
     ("no_new_privs", "enforced", [seen("no_new_privs", "1")], Facts(), ""),
     ("no_new_privs", "unavailable", [seen("no_new_privs", "0")], Facts(), "not set"),
     ("no_new_privs", "unavailable", [], Facts(), "not set"),

@@ -14,8 +14,9 @@ import trio
 import trio.testing
 
 import task_scene
-from codingagents.rewrite.specs import ExecSpec
+from codingagents.rewrite.specs import ExecSpec, TaskTotals
 from codingagents.supervisor import lifecycle, task_host
+from codingagents.supervisor.cgroups import TaskGroup
 from codingagents.supervisor.confine_spec import ConfineSpec
 from codingagents.supervisor.confined import TrapSettings
 from codingagents.supervisor.early import TaskParentProcess
@@ -98,7 +99,13 @@ class Scene:
         )
         settings = TrapSettings(exec_spec=ExecSpec(), log=self.log, scrubber=task_scene.SCRUBBER, on_trouble=print)
         self.host = TaskHost(
-            Confinement(sandbox=self._sandbox, facts=Facts(), wishes=wishes, settings=settings),
+            Confinement(
+                sandbox=self._sandbox,
+                facts=Facts(),
+                wishes=wishes,
+                settings=settings,
+                group=TaskGroup("", TaskTotals()),
+            ),
             children=self.children,
             reaper=self.reaper,
             log=self.log,

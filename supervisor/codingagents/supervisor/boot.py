@@ -28,6 +28,7 @@ from codingagents.supervisor import (
     processes,
     renewals,
     rundirs,
+    shells,
     signals,
     wrapping,
 )
@@ -159,6 +160,7 @@ class Session:
             task=self._spec.task_owner or (uids.task, uids.task),
             session_dir=self._dir,
         )
+        _install_shells(uids.agent)
         facts = Facts(
             is_pid1=processes.is_pid1(),
             mount_namespace=dirs.why_plain,
@@ -350,3 +352,11 @@ async def _tell_of_wrappers() -> None:
     """Say which clients' programs are no longer wrapped as they were; a big one may have to be read for that."""
     for sentence in await trio.to_thread.run_sync(wrapping.changed_wrappers, abandon_on_cancel=True):
         complain(sentence)
+
+
+def _install_shells(agent_uid: int) -> None:
+    """Write the task shells. Without them a routed agent runs no command, and says so itself."""
+    try:
+        shells.install(agent_uid)
+    except ProcessError as error:
+        complain(f"there are no task shells: {error}")

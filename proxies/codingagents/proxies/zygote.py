@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import gc
 import os
 import signal
@@ -21,37 +20,10 @@ from typing import NoReturn
 from codingagents.proxies import confinement, helper
 from codingagents.proxies.descriptors import CHANNEL, LISTENER, SOCK_DIAG, keep_only
 from codingagents.rewrite.specs import Cloned, CloneRequest
-from codingagents.trust import linux, wire
+from codingagents.trust import cloning, wire
 from codingagents.trust.errors import WireError
 
 _MAX_REQUEST = 4096  # bytes of one request
-_CLONE_PIDFD = 0x1000
-_CLONE_PARENT = 0x8000
-
-# PyDLL keeps the interpreter's lock over the call, as os.fork does: the clone's one thread must hold it.
-_python = ctypes.PyDLL(None, use_errno=True)
-_python.syscall.restype = ctypes.c_long
-
-
-def _clone() -> tuple[int, int]:
-    """Clone this process; return (pid, pidfd) in the zygote and (0, -1) in the clone, or raise `OSError`."""
-    pidfd = ctypes.c_int(-1)
-    flags = _CLONE_PARENT | _CLONE_PIDFD | signal.SIGCHLD
-    number = linux.machine().number("clone")
-    _python.PyOS_BeforeFork()
-    # Past the third, the order of the arguments differs between machines; all of those are zero here.
-    pid: int = _python.syscall(
-        ctypes.c_long(number), ctypes.c_ulong(flags), ctypes.c_void_p(), ctypes.byref(pidfd), ctypes.c_void_p(),
-        ctypes.c_void_p(),
-    )  # fmt: skip
-    failure = ctypes.get_errno()
-    if pid == 0:
-        _python.PyOS_AfterFork_Child()
-        return 0, -1
-    _python.PyOS_AfterFork_Parent()
-    if pid < 0:
-        raise OSError(failure, f"clone failed: {os.strerror(failure)}")
-    return pid, pidfd.value
 
 
 def _become_helper(server: str, channel: int, *others: int) -> NoReturn:
@@ -93,7 +65,7 @@ def _serve_one(control: socket.socket, data: bytes, descriptors: list[int]) -> N
         request: CloneRequest = wire.decode(CloneRequest, data)
         if len(descriptors) not in (2, 3):
             raise WireError(f"a clone request carries two or three descriptors, not {len(descriptors)}")
-        pid, pidfd = _clone()
+        pid, pidfd = cloning.clone(cloning.CLONE_PARENT)
     except (WireError, OSError) as error:
         _close(descriptors)
         control.send(wire.encode(Cloned(pid=None, error=str(error))))

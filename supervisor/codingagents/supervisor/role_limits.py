@@ -21,19 +21,20 @@ from codingagents.trust import linux
 _MAP_NORESERVE: Final = 0x4000  # asm-generic/mman.h; Python has no name for it before 3.13
 
 
+def lower(limits: RoleLimits) -> None:
+    """Lower soft and hard limits of this process, nothing above what it had, and try nothing."""
+    for name, most in _wanted(limits).items():
+        if most is not None:
+            _set(name, most)
+
+
 def put_on(limits: RoleLimits) -> list[Observation]:
-    """Lower soft and hard limits of this process, nothing above what it had; return how raising and using more went."""
-    wanted = {
-        "RLIMIT_CORE": 0,  # a dump of the role's memory is of no use to it
-        "RLIMIT_NPROC": limits.processes,
-        "RLIMIT_AS": limits.memory,
-        "RLIMIT_NOFILE": limits.open_files,
-    }
+    """Lower them likewise, and return how raising and using more went."""
     controls = {"RLIMIT_NPROC": _fork(), "RLIMIT_NOFILE": _open()}
     if limits.memory is not None:
         controls["RLIMIT_AS"] = _map(limits.memory)
     seen = []
-    for name, most in wanted.items():
+    for name, most in _wanted(limits).items():
         if most is not None:
             seen.append(_lower(name, most))
             if name in controls:
@@ -42,11 +43,25 @@ def put_on(limits: RoleLimits) -> list[Observation]:
     return seen
 
 
-def _lower(name: str, most: int) -> Observation:
+def _wanted(limits: RoleLimits) -> dict[str, int | None]:
+    return {
+        "RLIMIT_CORE": 0,  # a dump of the role's memory is of no use to it
+        "RLIMIT_NPROC": limits.processes,
+        "RLIMIT_AS": limits.memory,
+        "RLIMIT_NOFILE": limits.open_files,
+    }
+
+
+def _set(name: str, most: int) -> int:
     which = getattr(resource, name)
     hard = resource.getrlimit(which)[1]
     value = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(which, (value, value))
+    return value
+
+
+def _lower(name: str, most: int) -> Observation:
+    which, value = getattr(resource, name), _set(name, most)
     # Not by setrlimit(), which makes a ValueError of EPERM.
     outcome = linux.attempt(resource.prlimit, 0, which, (value, value + 1))
     return Observation(layer="limits", act=f"{name} from {value} to {value + 1}", control="", outcome=outcome)

@@ -56,15 +56,15 @@ def hierarchy(controller: str, groups: Mapping[str, str], mountinfo: str) -> Hie
         return None
     for line in mountinfo.splitlines():
         fields, _, after = line.partition(" - ")
-        root, point = (_unescaped(field) for field in fields.split(" ")[3:5])
         kind, _, options = after.partition(" ")
-        if kind != ("cgroup" if version == 1 else "cgroup2"):
+        if kind != ("cgroup" if version == 1 else "cgroup2") or fields.count(" ") < 4:
             continue
+        root, point = (_unescaped(field) for field in fields.split(" ")[3:5])
         if version == 1 and controller not in options.split(" ")[-1].split(","):
             continue
         inside = _below(root, path)
         if inside is not None:
-            return Hierarchy(version, f"{point}{inside}".rstrip("/"), path == "/")
+            return Hierarchy(version, f"{point.rstrip('/')}{inside}", path == "/")
     return None
 
 

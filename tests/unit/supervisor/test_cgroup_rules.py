@@ -37,6 +37,7 @@ PIDS_1 = Hierarchy(1, "/sys/fs/cgroup/pids/docker/ab", is_root=False)
         ("pids", VERSION_2, "", None),
         ("pids", "", MOUNTS_2, None),
         ("pids", "nonsense", "nonsense\n\n", None),
+        ("pids", VERSION_2, "nonsense\n\n0 - cgroup2\n" + MOUNTS_2, Hierarchy(2, "/sys/fs/cgroup x", is_root=True)),
     ],
 )
 def test_our_own_group_is_found_in_the_hierarchy_of_a_controller(

@@ -69,7 +69,7 @@ def attempt(session: Session, path: str, *argv: str, by: str = "path", cwd: str 
 
 def decision(session: Session, argv: list[str]) -> ExecDecided:
     """Return what was decided of the exec with this command line."""
-    decided = [*session.events(ExecAllowed), *session.events(ExecDenied)]
+    decided: list[ExecDecided] = [*session.events(ExecAllowed), *session.events(ExecDenied)]
     return next(event for event in decided if event.command_args == argv)
 
 

@@ -57,6 +57,7 @@ def agent_confinement(
         probe_file=probe_file or None,
         probe_nonce=probe_nonce,
         death_signal=death_signal,
+        shims={} if routing is None else dict(routing.shims),
         layers_off=[name for name, wish in spec.layers.items() if wish == "off"],
     )
 

@@ -59,6 +59,7 @@ class AgentRouting:
             administrators = [settings for settings in self._settings() if settings.path.startswith("/")]
             held += [settings.path for settings in administrators if self.managed.put(settings)]
         finder = Finder(self._spec)
+        shells = client_programs.task_shells()
         program = finder.command(self._command[0])
         return routing.plan(
             self._spec,
@@ -68,10 +69,11 @@ class AgentRouting:
                 program=program,
                 needs=list(finder.needs(self._table, program[-1])) if program else [],
                 allowed=finder.all(routing.literal_paths(self._spec.exec.rules)),
-                shells=finder.all(client_programs.task_shells()),
+                shells=finder.all(shells),
                 trees=client_programs.links_resolved(self._spec.exec.trees),
                 account_shell=(accounts or AccountFiles()).shell_of(self._spec.uids.agent),
                 settings=held,
+                over=client_programs.shells_of_the_system(shells),
             ),
         )
 

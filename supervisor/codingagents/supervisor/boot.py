@@ -195,7 +195,7 @@ class Session:
         rows = await role.confine(self._confinement(dirs, switches.environment, way), facts, self._spec.layers)
         dirs.drop_probe_file()
         log.append(LayerReport(role=Role.AGENT.value, layers=rows))
-        self._say_what_is_routed(log, way)
+        self._say_what_is_routed(log, None if way is None else way.mounted(role.mounted))
         if missing := agent_plan.missing_layers(rows):
             raise UnconfinedError(missing)
         child = self._parts.stub.child

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 
-from codingagents.supervisor import role_layers, role_limits, terminal_handover
+from codingagents.supervisor import agent_mounts, role_layers, role_limits, terminal_handover
 from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed, Go, Observed
 from codingagents.supervisor.role_layers import FILTERED, RoleLayers
 from codingagents.trust import errors, linux, wire
@@ -23,6 +23,7 @@ class _Stub:
         self.channel = channel
         self.spec = spec
         self.layers = RoleLayers(spec)
+        self.mounted: list[str] | None = None
         self.step = "start"
 
     def drop_identity(self) -> None:
@@ -63,7 +64,7 @@ class _Stub:
             linux.set_parent_death_signal()
         before = self.layers.outcomes(FILTERED)
         self.step = "handing over the trap"
-        trapped = self.layers.hand_over_trap(self.channel)
+        trapped = self.layers.hand_over_trap(self.channel, self.mounted)
         self.layers.compare(FILTERED, before)
         if trapped:
             self.layers.try_trap()
@@ -75,6 +76,8 @@ class _Stub:
         self.step = "terminal"
         if (terminal := terminal_handover.find_terminal()) is not None:
             terminal_handover.take(terminal)
+        self.step = "mounts"
+        self.mounted = agent_mounts.lay_over(spec.shims)
         self.drop_identity()
         self.limit()
         trees = self.restrict()

@@ -36,6 +36,8 @@ class ConfineSpec(Message, frozen=True, kw_only=True):
     probe_file: str | None  # an executable file of no format outside the trees, for the Landlock probe
     probe_nonce: str
     death_signal: bool  # die with the supervisor (where it is not PID 1)
+    # Shells of the system, links resolved, and which file is to lie over each in a mount namespace of the role's own.
+    shims: dict[str, str] = msgspec.field(default_factory=dict)
     layers_off: list[str] = msgspec.field(default_factory=list)  # controls of attack tests, and `layers = off`
 
 
@@ -55,6 +57,7 @@ class Trapped(Message, frozen=True, kw_only=True, tag_field="stub", tag="trapped
     """The filter stands; the listener comes along as SCM_RIGHTS unless `error` says why there is none."""
 
     error: str = ""  # errno name
+    mounted: list[str] | None = None  # of `ConfineSpec.shims`; None: the role has no mount namespace of its own
     wait_killable: bool = False
 
 

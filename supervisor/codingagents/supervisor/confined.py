@@ -70,6 +70,7 @@ class ConfinedRole:
         self._descriptors: list[int] = []
         self.trap: ExecTrap | None = None
         self.held: HeldPolicy | None = None  # once the layers were tried
+        self.mounted: list[str] = []  # those of the specification's shims that lie where they are to
 
     async def confine(
         self, spec: ConfineSpec | SandboxSpec, facts: Facts, wishes: Mapping[str, LayerWish] | None = None
@@ -88,6 +89,9 @@ class ConfinedRole:
             raise ProcessError(f"the {self._role} could not be confined: {trapped.step} failed with {trapped.errno}")
         if not isinstance(trapped, Trapped):
             raise ProcessError(f"the {self._role}'s stub spoke out of turn")
+        if trapped.mounted is not None:
+            apart = self._stub.child.pid
+        self.mounted = trapped.mounted or []
         reader, memory_access = self._reader(spec, apart)
         facts = replace(
             facts, trap_error=trapped.error, wait_killable=trapped.wait_killable, memory_access=memory_access
@@ -120,7 +124,7 @@ class ConfinedRole:
             landlock=states["landlock_exec"] == "enforced",
             memfd_closed=states["memfd_rule"] == "enforced",
             trapped=states["exec_trap"] == "enforced",
-            routes=self._settings.routes,
+            routes=self._routes,
         )
         if self.trap is not None:
             # Firmness is known only now: it depends on what was seen to hold.
@@ -210,7 +214,7 @@ class ConfinedRole:
             uid=-1 if spec.uid is None else spec.uid,
             reader=reader,
             policy=ExecPolicy.compile(
-                settings.exec_spec, held, landlock=landlock_on, memfd_closed=memfd_closed, routes=settings.routes
+                settings.exec_spec, held, landlock=landlock_on, memfd_closed=memfd_closed, routes=self._routes
             ),
             log=settings.log,
             scrubber=settings.scrubber,
@@ -218,6 +222,11 @@ class ConfinedRole:
             probe_nonce=probe_nonce,
             landlock=landlock_on,
         )
+
+    @property
+    def _routes(self) -> Routes | None:
+        routes = self._settings.routes
+        return None if routes is None else routes.with_mounted(self.mounted)
 
     async def _send(self, line: bytes) -> None:
         view = memoryview(line)

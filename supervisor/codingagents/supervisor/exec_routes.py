@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from codingagents.trust.wire import Message
@@ -25,6 +27,11 @@ class Routes(Message, frozen=True, kw_only=True):
     own: list[OwnProgram]
     interpreters: list[str]  # links resolved: run for those of `own` that are scripts, and not by themselves
     files: list[str] = msgspec.field(default_factory=list)  # such of Landlock's trees as are files
+
+    def with_mounted(self, shells: Sequence[str]) -> Routes:
+        """Return the same where task shells lie over the `shells` of the system."""
+        own = [OwnProgram(path=path, why=f"a task shell lies over {path}") for path in shells]
+        return msgspec.structs.replace(self, own=[*self.own, *own])
 
     def rule(self, program: OwnProgram) -> str:
         """Return how it reads in records that `program` was let through."""

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
+import msgspec
+
 from codingagents.supervisor import attempts, kernel, landlock, seccomp
 from codingagents.supervisor.confine_spec import PROBE_ARGV0, WANTED_SECUREBITS, ConfineSpec, Observation, Trapped
 from codingagents.supervisor.role_filter import role_program
@@ -123,9 +125,10 @@ class RoleLayers:
             self.observe("landlock_exec", "landlock_restrict_self", linux.SUCCEEDED)
         return trees
 
-    def hand_over_trap(self, channel: socket.socket) -> bool:
+    def hand_over_trap(self, channel: socket.socket, mounted: list[str] | None = None) -> bool:
         """Install the filter and send `Trapped`; return whether there is a trap, which is the receiver's then."""
         listener, trapped = self._install_filter()
+        trapped = msgspec.structs.replace(trapped, mounted=mounted)
         if listener < 0:
             channel.sendall(wire.encode(trapped))
             return False

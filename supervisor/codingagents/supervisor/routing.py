@@ -12,8 +12,6 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-import msgspec
-
 from codingagents.rewrite import places
 from codingagents.rewrite.clients.base import Need, Settings, Shelling
 from codingagents.rewrite.clients.known import ANY, CLIENTS
@@ -73,6 +71,7 @@ class Found:
     trees: Sequence[str]  # `[exec] trees`, links resolved
     account_shell: str  # of the agent's account, "" where there is none
     settings: Collection[str]  # paths of the settings files that hold
+    over: Mapping[str, str] = dataclasses.field(default_factory=dict)  # shells of the system, and what stands for each
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +86,7 @@ class Routing:
     routes: Routes
     trees: tuple[str, ...]  # where Landlock is to let the agent execute files
     degrades: tuple[str, ...]
+    shims: Mapping[str, str] = dataclasses.field(default_factory=dict)  # task shells, by what they are to lie over
     unmounted: tuple[str, ...] = ()
     open: tuple[str, ...] = ()
 
@@ -94,11 +94,10 @@ class Routing:
         """Return the same once the task shells lie over the shells at the paths `over`, links resolved."""
         if not over:
             return self
-        own = [OwnProgram(path=path, why="a task shell is mounted there") for path in over]
         return dataclasses.replace(
             self,
             means=(*self.means, *(f"mounted over {path}" for path in over)),
-            routes=msgspec.structs.replace(self.routes, own=[*self.routes.own, *own]),
+            routes=self.routes.with_mounted(over),
             unmounted=(),
         )
 
@@ -176,6 +175,8 @@ def plan(spec: SessionSpec, table: Table, shell: str, found: Found) -> Routing:
         ),
         trees=tuple(sorted(trees)),
         degrades=tuple(degrades),
+        # What runs the client's own script must stay what it is.
+        shims={over: shim for over, shim in found.over.items() if not any(over in _of(each) for each in theirs)},
         unmounted=tuple(unmounted),
         open=shelling.open,
     )
@@ -190,12 +191,16 @@ def _own(table: Table, found: Found) -> Iterable[OwnProgram]:
             yield OwnProgram(path=program, why="runs the client's start script", argv=[word, installed.path])
 
 
+def _of(program: Installed) -> set[str]:
+    """Return every file that the kernel executes for a program, its loaders apart."""
+    return {program.real, *program.interpreters, *(() if program.by_env is None else program.by_env[1:])}
+
+
 def _files(programs: Iterable[Installed], trees: Sequence[str] | None) -> set[str]:
     """Return what must be executable for `programs`; what lies outside of `trees` is not, as by `[exec] trees`."""
     files = set()
     for each in programs:
-        files |= {each.real, *each.interpreters, *each.loaders}
-        files |= set() if each.by_env is None else {each.by_env[1]}
+        files |= {*_of(each), *each.loaders}
     return {file for file in files if trees is None or any(_inside(file, tree) for tree in trees)}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from codingagents.supervisor.account_lines import Entry, add, conflict, missing, remove
+from codingagents.supervisor.account_lines import Entry, add, conflict, missing, remove, shell_of
 
 ENTRY = Entry("agentcli", 52000, b"agentcli:*:52000:")
 OTHER = Entry("agentuser", 52001, b"agentuser:*:52001:")
@@ -42,3 +42,17 @@ def test_names_and_numbers_of_others_are_told() -> None:
     assert conflict(b"agentcli:x:7:\n", BOTH) == "agentcli is another's: it has the ID 7"
     assert conflict(b"node:x:52001:\n", BOTH) == "the ID 52001 is node's"
     assert conflict(b"# agentcli:x:7:\n\nagentcli:*:52000:\n", BOTH) == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "shell"),
+    [
+        (b"a:x:7:7::/h:/bin/zsh\nb:x:7:7::/h:/bin/sh\n", "/bin/zsh"),  # the first counts, as to getpwuid(3)
+        (b"a:x:7:7::/h:\n", ""),
+        (b"a:x:70:7::/h:/bin/zsh\n", ""),
+        (b"a:x:7:7::/h\n+a:x:7:7::/h:/bin/zsh\n#a:x:7:7::/h:/bin/zsh\n", ""),
+        (b"", ""),
+    ],
+)
+def test_the_shell_of_an_account_is_found_by_its_uid(data: bytes, shell: str) -> None:
+    assert shell_of(data, 7) == shell

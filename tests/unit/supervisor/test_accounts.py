@@ -57,6 +57,18 @@ def test_accounts_come_and_go(etc: Path) -> None:
     assert {path.name for path in etc.iterdir()} == {"passwd", "group", ".pwd.lock"}
 
 
+def test_the_agents_account_has_the_shell_that_it_is_to_have(etc: Path) -> None:
+    files = AccountFiles(etc)
+    assert files.shell_of(UIDS.agent) == ""
+    files.add(UIDS, "/run/agent-tasks/shells/bash")
+    assert files.shell_of(UIDS.agent) == "/run/agent-tasks/shells/bash"
+    assert files.shell_of(UIDS.task) == "/bin/sh"
+    second = AccountFiles(etc)
+    assert second.add(UIDS, "/bin/zsh") == "there"
+    assert second.shell_of(UIDS.agent) == "/run/agent-tasks/shells/bash"  # what is there counts, not what was wanted
+    assert AccountFiles(etc / "no-such").shell_of(0) == ""
+
+
 def test_accounts_that_are_there_stay(etc: Path) -> None:
     AccountFiles(etc).add(UIDS)
     before = contents(etc)

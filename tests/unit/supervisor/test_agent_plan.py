@@ -6,6 +6,8 @@ import pytest
 from codingagents.rewrite.specs import ExecSpec, SessionSpec, UidPlan
 from codingagents.supervisor.agent_plan import agent_confinement, missing_layers, why_not_started
 from codingagents.supervisor.confine_spec import ConfineSpec, ExecFailed
+from codingagents.supervisor.exec_routes import Routes
+from codingagents.supervisor.routing import Routing
 from codingagents.trust.events import Layer, LayerState
 from codingagents.trust.vocabulary import LayerWish
 
@@ -137,3 +139,30 @@ def test_nothing_is_said_where_every_required_layer_holds() -> None:
 def test_an_agent_that_cannot_be_run_is_told_why(step: str, errno: str, code: int, program: str, sentence: str) -> None:
     path = confinement({}, {}).environment["PATH"]
     assert why_not_started(ExecFailed(step=step, errno=errno, code=code), SPEC, program) == sentence.format(path=path)
+
+
+def test_what_routing_says_wins_over_all() -> None:
+    way = Routing(
+        client="claude",
+        enforced=True,
+        shell="/s/bash",
+        environment={"SHELL": "/s/bash", "CODEX_HOME": "/r"},
+        means=(),
+        routes=Routes(client="claude", own=[], interpreters=[]),
+        trees=("/s", "/opt/claude"),
+        degrades=(),
+        shims={"/usr/bin/dash": "/s/sh"},
+    )
+    spec = agent_confinement(
+        msgspec.structs.replace(SPEC, environment={"SHELL": "/bin/fish", "LANG": "C"}),
+        ["claude"],
+        client_environment={"CODEX_HOME": "/c"},
+        real_trees=["/usr"],
+        routing=way,
+        probe_file="",
+        probe_nonce="n",
+        death_signal=True,
+    )
+    assert {"SHELL": "/s/bash", "CODEX_HOME": "/r", "LANG": "C"}.items() <= spec.environment.items()
+    assert spec.execute_trees == ["/opt/claude", "/s"]
+    assert spec.shims == {"/usr/bin/dash": "/s/sh"}

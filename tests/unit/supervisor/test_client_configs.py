@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from codingagents.rewrite import places
+from codingagents.rewrite.clients.base import Settings
 from codingagents.rewrite.plan import uid_plan
 from codingagents.rewrite.specs import ListenCertificate, RemoteSpec, SessionSpec
 from codingagents.supervisor.client_configs import install_clients
@@ -74,3 +75,15 @@ def test_the_sessions_authority_is_named_only_where_a_server_listens_on_https(
     assert environment["NODE_EXTRA_CA_CERTS"] == environment["CODEX_CA_CERTIFICATE"] == places.SESSION_CA
     *_, environment = install(tmp_path, [slots["plain"], slots["sock"]])
     assert set(environment) == {"CODEX_HOME", "COPILOT_HOME"}
+
+
+def test_a_routed_client_is_given_its_settings_and_told_of_them(tmp_path: Path) -> None:
+    spec = msgspec.structs.replace(SPEC, uids=msgspec.structs.replace(SPEC.uids, agent=os.getegid()))
+    settings = Settings(path="claude/settings.json", content={"env": {"A": "1"}}, arguments=("--settings", "/f"))
+    for routed, command in (("claude", "claude"), ("claude", "python3"), ("", "claude")):
+        root = tmp_path / f"{routed}{command}"
+        switches = install_clients(spec, [], str(root), [command], routed=routed, settings=[settings] if routed else [])
+        assert (root / "claude/settings.json").exists() is bool(routed)
+        assert ("--settings" in switches.arguments) is (routed == command)
+    assert json.loads((tmp_path / "claudeclaude/claude/settings.json").read_text()) == {"env": {"A": "1"}}
+    assert not (tmp_path / "claudeclaude/codex/settings.json").exists()

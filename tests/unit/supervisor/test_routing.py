@@ -182,6 +182,13 @@ def test_mounted_shells_are_its_own_and_what_ran_by_them_works() -> None:
     assert way.mounted([]) == way
 
 
+def test_shells_are_mounted_over_but_for_what_runs_the_client_itself() -> None:
+    over = {"/usr/bin/bash": BASH, "/usr/bin/dash": f"{SHELLS}/sh"}
+    assert planned(spec(), found(CLAUDE, over=over)).shims == over
+    script = Installed(path="/usr/bin/claude", real="/opt/claude.sh", interpreters=("/usr/bin/dash",))
+    assert planned(spec(), found(script, over=over)).shims == {"/usr/bin/bash": BASH}
+
+
 def test_the_log_is_told_what_stays_open() -> None:
     event = planned(spec(), found(CLAUDE)).event()
     assert (event.client, event.routed, event.enforced, event.shell) == ("claude", True, True, BASH)

@@ -10,7 +10,6 @@ drives the task parent up to its layers, serves its trap and reaps it.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import functools
 import os
@@ -32,7 +31,7 @@ import trio
 
 from codingagents.rewrite import places
 from codingagents.rewrite.specs import ExecRule, ExecSpec, RoleLimits
-from codingagents.supervisor import proc_walk, processes, rundirs
+from codingagents.supervisor import processes, rundirs
 from codingagents.supervisor.confine_spec import ConfineSpec
 from codingagents.supervisor.confined import ConfinedRole, TrapSettings
 from codingagents.supervisor.early import TaskParentProcess
@@ -49,6 +48,7 @@ from codingagents.supervisor.task_spec import (
     TaskFailed,
     TaskKill,
     TaskOver,
+    TaskMade,
     TaskRuns,
     TaskSignal,
     TaskSpec,
@@ -118,15 +118,10 @@ class Task:
     def __init__(self, channel: socket.socket, output: int) -> None:
         self.channel = channel
         self.reports: list[AnyTaskReport] = []
-        self.pidfd = -1
+        self.pid = 0  # the command's, here
         self._output = output
         self._buffer = wire.LineBuffer()
         self.eof = False
-
-    @property
-    def pid(self) -> int:
-        """The command's PID here."""
-        return proc_walk.pid_of(self.pidfd)
 
     def order(self, order: AnyTaskOrder) -> None:
         self.channel.sendall(wire.encode(order))
@@ -147,11 +142,12 @@ class Task:
             self._read()
 
     def _read(self) -> None:
-        data, ancillary, _, _ = self.channel.recvmsg(65536, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-        for _, _, payload in ancillary:
-            self.pidfd = int(array.array("i", payload)[0])
+        data, ancillary, _, _ = self.channel.recvmsg(65536, socket.CMSG_SPACE(12))
         self.eof = not data
-        self.reports += [wire.decode(AnyTaskReport, line) for line in self._buffer.feed(data)]
+        for line in self._buffer.feed(data):
+            self.reports.append(wire.decode(AnyTaskReport, line))
+            if isinstance(self.reports[-1], TaskMade):
+                self.pid = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
 
     def runs(self) -> Task:
         """Wait until the command was executed."""
@@ -194,10 +190,9 @@ class Task:
 
     def close(self) -> None:
         self.channel.close()
-        for descriptor in (self.pidfd, self._output):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self.pidfd = self._output = -1
+        if self._output >= 0:
+            os.close(self._output)
+        self._output = -1
 
 
 @dataclass
@@ -214,6 +209,7 @@ class Tasks:
     def make(self, spec: TaskSpec, handed: Sequence[int], output: int = -1) -> Task:
         """Have a task made with the descriptors `handed`, which stay the caller's."""
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.settimeout(PATIENCE)
         with theirs:
             socket.send_fds(self.channel, [MAKE], [theirs.fileno(), *handed])

@@ -14,7 +14,7 @@ import pytest
 
 import task_rig as rig
 from codingagents.rewrite.specs import ExecRule, RoleLimits
-from codingagents.supervisor.task_spec import TaskExit, TaskFailed, TaskOver, TaskRuns
+from codingagents.supervisor.task_spec import TaskExit, TaskFailed, TaskMade, TaskOver, TaskRuns
 from codingagents.trust.events import ExecAllowed, ExecDenied
 from task_rig import Exited, Request, Tasks
 
@@ -78,7 +78,7 @@ def test_it_starts_without_privileges_and_with_the_kernels_signals(tasks: Tasks)
 def test_it_ends_as_it_ended(tasks: Tasks, script: str, how: Exited) -> None:
     task = tasks.sh(script)
     assert task.wait() == how
-    assert [type(report) for report in task.until_eof()] == [TaskRuns, TaskExit, TaskOver]
+    assert [type(report) for report in task.until_eof()] == [TaskMade, TaskRuns, TaskExit, TaskOver]
 
 
 def test_descriptors_are_passed_on_as_they_are(tasks: Tasks, tmp_path: Path) -> None:

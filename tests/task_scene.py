@@ -5,7 +5,7 @@ async def test_…(scene: Scene) -> None:
     client = await scene.client()
     await client.ask(b"id")
     keeper = await scene.keeper()
-    await keeper.tell(TaskRuns(), pidfd=True)
+    await keeper.runs()
     assert await client.line() == b"started …"
 """
 
@@ -27,7 +27,7 @@ from codingagents.supervisor import task_wire
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.runner import Runner
 from codingagents.supervisor.task_request import TaskTerms
-from codingagents.supervisor.task_spec import AnyTaskOrder, AnyTaskReport, TaskRuns, TaskSpec
+from codingagents.supervisor.task_spec import AnyTaskOrder, AnyTaskReport, TaskMade, TaskRuns, TaskSpec
 from codingagents.supervisor.task_wire import Request
 from codingagents.trust import checkpoint, wire
 from codingagents.trust.encoding import decode_line
@@ -80,21 +80,16 @@ class Keeper:
         order: AnyTaskOrder = wire.decode(AnyTaskOrder, line)
         return order
 
-    async def tell(self, report: AnyTaskReport, pidfd: int | None = None) -> None:
-        await self.say(wire.encode(report), pidfd)
+    async def tell(self, report: AnyTaskReport) -> None:
+        await self.say(wire.encode(report))
 
-    async def say(self, line: bytes, pidfd: int | None = None) -> None:
-        if pidfd is None:
-            await self.channel.send(line)
-        else:
-            rights = array.array("i", [pidfd])
-            await self.channel.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    async def say(self, line: bytes) -> None:
+        await self.channel.send(line)
 
     async def runs(self) -> None:
         """Say that the command runs: as this very process."""
-        pidfd = os.pidfd_open(os.getpid())
-        await self.tell(TaskRuns(), pidfd)
-        os.close(pidfd)
+        await self.tell(TaskMade())
+        await self.tell(TaskRuns())
 
     def close(self) -> None:
         self.channel.close()

@@ -161,6 +161,7 @@ class Runner:
             raise ProcessError(f"{MAX_LEFT} tasks that ended have processes that run on; end some of these")
         in_terminal = prepared.planned.spec.terminal
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # before anything is sent
         self._making += 1
         try:
             with theirs:

@@ -23,6 +23,7 @@ from codingagents.supervisor.task_spec import (
     AnyTaskReport,
     TaskExit,
     TaskFailed,
+    TaskMade,
     TaskOver,
     TaskRuns,
     TaskSignal,
@@ -53,7 +54,7 @@ class _Keeper:
         self._signals = ChildSignals()
         self._poll = select.poll()
         self._command = 0  # its PID, as long as it is not reaped
-        self._pidfd = self._report = -1
+        self._report = -1
         self._failed: TaskFailed | None = None
         self._ending = False
 
@@ -82,8 +83,8 @@ class _Keeper:
         self._report, theirs = os.pipe2(os.O_CLOEXEC)
         self._command = os.fork()  # noqa: TID251 -- a keeper is there to make one process and to wait for it
         if self._command == 0:
+            self._say(TaskMade())
             task_command.run(self._confinement, self._task, handed, theirs)
-        self._pidfd = os.pidfd_open(self._command)
         for descriptor in (theirs, *handed):
             os.close(descriptor)
         self._poll.register(self._report, select.POLLIN)
@@ -96,8 +97,7 @@ class _Keeper:
         self._poll.unregister(self._report)
         os.close(self._report)
         self._report = -1
-        self._say(self._failed or TaskRuns(), self._pidfd)
-        os.close(self._pidfd)
+        self._say(self._failed or TaskRuns())
 
     def _obey(self) -> None:
         data = b""
@@ -136,7 +136,6 @@ class _Keeper:
             return 0
         return count_below()
 
-    def _say(self, report: AnyTaskReport, descriptor: int = -1) -> None:
-        rights = [] if descriptor < 0 else [descriptor]
+    def _say(self, report: AnyTaskReport) -> None:
         with contextlib.suppress(ConnectionError):  # who is gone is not told; EOF says the rest
-            socket.send_fds(self._channel, [wire.encode(report)], rights)
+            self._channel.sendall(wire.encode(report))

@@ -7,16 +7,15 @@ Takes two tasks of trio's and no thread.
 
 from __future__ import annotations
 
-import array
 import contextlib
-import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import trio
 
-from codingagents.supervisor import proc_walk, task_request, task_wire
+from codingagents.supervisor import task_request, task_wire
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.task_listing import TaskRow
 from codingagents.supervisor.task_request import Prepared
@@ -26,6 +25,7 @@ from codingagents.supervisor.task_spec import (
     TaskExit,
     TaskFailed,
     TaskKill,
+    TaskMade,
     TaskOver,
     TaskRuns,
     TaskSignal,
@@ -87,7 +87,7 @@ class TaskLife:
         log: EventLog,
         scrubber: Scrubber,
     ) -> None:
-        """Take over `channel`, our end of the keeper's."""
+        """Take over `channel`, our end of the keeper's, which tells who sends (SO_PASSCRED)."""
         channel.setblocking(False)
         self._prepared = prepared
         self._requester = requester
@@ -102,7 +102,8 @@ class TaskLife:
         self._early: list[int] = []
         self._why: Why = "ended"
         self._born = trio.current_time()
-        self._pid: int | None = None
+        self._pid = 0  # of what becomes the command, once it is there
+        self._runs = False
         self._exit: TaskExit | None = None
         self._failed = False
 
@@ -116,8 +117,8 @@ class TaskLife:
         spec = self._prepared.planned.spec
         return TaskRow(
             task=spec.task,
-            state="left" if self.is_left else "starting" if self._pid is None else "running",
-            pid=self._pid,
+            state="left" if self.is_left else "running" if self._runs else "starting",
+            pid=self._pid or None,
             user_id=self._user_id,
             requester_pid=self._requester.pid,
             requester_user_id=self._requester.uid,
@@ -148,7 +149,7 @@ class TaskLife:
         """End all of it: by SIGKILL, or by asking its command with another signal, if it runs."""
         if self._exit is None and self._why == "ended":
             self._why = why
-        if number == signal.SIGKILL or self._pid is None:
+        if number == signal.SIGKILL or not self._runs:
             await self._order(TaskKill())
         else:
             await self._order(TaskSignal(number=number))
@@ -169,7 +170,7 @@ class TaskLife:
             await self.end("requester gone")
 
     async def _pass_on(self, number: int) -> None:
-        if self._pid is not None and not self._early:
+        if self._runs and not self._early:
             await self._order(TaskSignal(number=number))
         elif len(self._early) < _MAX_EARLY:
             self._early.append(number)  # for the command, not for what is about to become it
@@ -187,31 +188,19 @@ class TaskLife:
     async def _hear_keeper(self) -> None:
         lines = wire.LineBuffer(_MAX_REPORT)
         while True:
-            data, pidfd = await self._receive()
-            try:
-                if not data:
-                    return
-                for line in lines.feed(data):
-                    report: AnyTaskReport = wire.decode(AnyTaskReport, line)
-                    await self._take(report, pidfd)
-            finally:
-                if pidfd >= 0:
-                    os.close(pidfd)
+            data, ancillary, _, _ = await self._channel.recvmsg(_PIECE, socket.CMSG_SPACE(linux.UCRED.size))
+            if not data:
+                return
+            for line in lines.feed(data):
+                report: AnyTaskReport = wire.decode(AnyTaskReport, line)
+                await self._take(report, _sender(ancillary))
 
-    async def _receive(self) -> tuple[bytes, int]:
-        size = socket.CMSG_LEN(array.array("i").itemsize)
-        data, ancillary, _, _ = await self._channel.recvmsg(_PIECE, size, socket.MSG_CMSG_CLOEXEC)
-        received = array.array("i")
-        for _, _, payload in ancillary:
-            received.frombytes(payload)
-        return data, next(iter(received), -1)
-
-    async def _take(self, report: AnyTaskReport, pidfd: int) -> None:
+    async def _take(self, report: AnyTaskReport, sender: int) -> None:
         match report:
+            case TaskMade():
+                self._pid = sender
             case TaskRuns():
-                if pidfd < 0:
-                    raise WireError("it does not say what runs")
-                await self._runs(proc_walk.pid_of(pidfd))
+                await self._run()
             case TaskFailed():
                 self._failed = True
                 await self._refuse(task_request.sentence_of(report), report.code)
@@ -220,10 +209,10 @@ class TaskLife:
             case TaskOver():
                 pass  # EOF follows
 
-    async def _runs(self, pid: int) -> None:
-        self._pid, self._born = max(0, pid), trio.current_time()  # -1: it has ended already
+    async def _run(self) -> None:
+        self._runs, self._born = True, trio.current_time()
         try:
-            self._log.append(self._started(pid))
+            self._log.append(self._started())
         except EventLogError as error:  # what cannot be recorded does not run
             await self._order(TaskKill())
             await self._requester.answer(task_request.refusal(str(error)))
@@ -232,7 +221,7 @@ class TaskLife:
         while self._early:
             await self._order(TaskSignal(number=self._early[0]))
             del self._early[0]
-        await self._requester.answer(task_request.started(pid))
+        await self._requester.answer(task_request.started(self._pid))
 
     async def _ended(self, report: TaskExit) -> None:
         if self._exit is not None:
@@ -243,7 +232,7 @@ class TaskLife:
             code, number = task_request.split_status(report.status)
             event = TaskEnded(
                 task=self._prepared.planned.spec.task,
-                process_pid=self._pid or 0,
+                process_pid=self._pid,
                 exit_code=128 + number if number else code,
                 signal=number or None,
                 reason=self._why,
@@ -260,7 +249,7 @@ class TaskLife:
                 self._log.record(TaskGone(task=self._prepared.planned.spec.task, duration_ms=self._milliseconds()))
         elif self._failed:
             pass
-        elif self._pid is None:
+        elif not self._runs:
             why = "keeper lost" if self._why == "ended" else self._why
             await self._refuse(f"{why}, before the command ran")
         else:  # what it left behind is killed by the task parent
@@ -271,11 +260,11 @@ class TaskLife:
         self._log.record(self._requester.refused(self._scrubber.scrub_text(sentence)))
         await self._requester.answer(task_request.refusal(sentence, code))
 
-    def _started(self, pid: int) -> AnyEvent:
+    def _started(self) -> AnyEvent:
         planned, command = self._prepared.planned, self._prepared.command
         return TaskStarted(
             task=planned.spec.task,
-            process_pid=pid,
+            process_pid=self._pid,
             user_id=self._user_id,
             requester_pid=self._requester.pid,
             requester_user_id=self._requester.uid,
@@ -291,3 +280,11 @@ class TaskLife:
 
     def _milliseconds(self) -> int:
         return round((trio.current_time() - self._born) * 1000)
+
+
+def _sender(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
+    """Return the PID, in our PID namespace, of the process that sent this; 0 where that is not known."""
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            return int(linux.UCRED.unpack(payload)[0])
+    return 0

@@ -66,8 +66,15 @@ class TaskKill(Message, frozen=True, kw_only=True, tag_field="order", tag="kill"
 AnyTaskOrder = TaskSignal | TaskKill
 
 
+class TaskMade(Message, frozen=True, kw_only=True, tag_field="report", tag="made"):
+    """The process that becomes the command is there, and says so itself: who sends this (SCM_CREDENTIALS) is its PID.
+
+    A pidfd would not tell it any more of a command that ended at once.
+    """
+
+
 class TaskRuns(Message, frozen=True, kw_only=True, tag_field="report", tag="runs"):
-    """The command was executed; its pidfd comes along as SCM_RIGHTS."""
+    """The command was executed."""
 
 
 class TaskFailed(Message, frozen=True, kw_only=True, tag_field="report", tag="failed"):
@@ -89,4 +96,4 @@ class TaskOver(Message, frozen=True, kw_only=True, tag_field="report", tag="over
     """No process of the task is left. EOF follows."""
 
 
-AnyTaskReport = TaskRuns | TaskFailed | TaskExit | TaskOver
+AnyTaskReport = TaskMade | TaskRuns | TaskFailed | TaskExit | TaskOver

@@ -37,7 +37,7 @@ SECCOMP_MODE_FILTER: Final = 2
 _SET_MODE_FILTER: Final = 1
 _CAPABILITY_HEADER: Final = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
 _NO_CAPABILITIES: Final = (ctypes.c_uint32 * 6)()  # two rows of effective, permitted and inheritable
-_UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
+UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
 
 prctl = process_control.prctl
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -128,5 +128,5 @@ def peer_of_unix_socket(connection: UnixSocket) -> int:
 
 def peer_process_of_unix_socket(connection: UnixSocket) -> tuple[int, int]:
     """Return PID and UID at the other end, likewise; PID 0 where that is in another PID namespace."""
-    pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pid, uid, _ = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
     return int(pid), int(uid)

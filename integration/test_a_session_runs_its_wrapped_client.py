@@ -14,7 +14,7 @@ import pytest
 import routing_rig
 from codingagents.supervisor import wrap_rules
 from codingagents.supervisor.wrapping import Wrapping
-from codingagents.trust.events import AgentStarted, ExecAllowed, ExecDenied
+from codingagents.trust.events import AgentStarted, ExecAllowed, ExecDenied, SessionStarted
 from session_rig import MODES, Place
 
 MODE = MODES[1]
@@ -89,3 +89,18 @@ def test_a_session_says_that_an_update_put_its_program_in_the_wrappers_place(whe
             assert session.wait() == 0
             (said,) = [line for line in session.sentences() if "wrap" in line]
             assert f"{program} was wrapped, and another program stands there now" in said
+
+
+@pytest.mark.parametrize("policy", ["observe", "enforce"])
+def test_what_is_meant_for_the_task_runner_runs_as_a_task(policy: Literal["observe", "enforce"], where: Place) -> None:
+    """By the client's own name, which the session's agent may execute in either mode."""
+    client = str(routing_rig.program(where))
+    with wrapped(Path(client)), routing_rig.routed(MODE, where, policy) as session:
+        (started,) = session.events(SessionStarted)
+        assert session.ask("run", client, "exec", "--", "id", "-u")["output"] == f"{started.uids['task']}\n"
+        assert session.ask("run", client, "run", "sh", "-c", "exit 9")["code"] == 9
+        assert session.ask("run", client, "shell", "-c", "echo $0")["output"].endswith("sh\n")
+        assert session.ask("run", client, "exec", "/nonexistent")["code"] == 127
+        # A task is not the agent, so the client does not run in it.
+        done = session.ask("run", client, "exec", client, "--version")
+        assert done["code"] == 126

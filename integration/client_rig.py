@@ -40,6 +40,7 @@ class Model:
     def __init__(self, engine: Engine, upstream: Upstream, directory: Path) -> None:
         self.engine = engine
         self.upstream = upstream
+        self.directory = directory
         self._directory = directory / "model"
         self._directory.mkdir(parents=True)
         self._trust = directory / "root.pem"
@@ -100,7 +101,9 @@ class Asked:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def ask_alone(model: Model, client: Client, calls: Calls, tree: Path, **variables: str) -> Asked:
+def ask_alone(
+    model: Model, client: Client, calls: Calls, tree: Path, *, arguments: Sequence[str] = (), **variables: str
+) -> Asked:
     """Run `client` without us, as an ordinary user who owns `tree`, the directory that it works in."""
     run = model.new_run()
     model.make(run, calls(str(tree)))
@@ -113,7 +116,7 @@ def ask_alone(model: Model, client: Client, calls: Calls, tree: Path, **variable
         *(part for name, value in environment.items() for part in ("--env", f"{name}={value}")),
     ]
     # A shell as PID 1, for a client reaps no orphans.
-    command = ("sh", "-c", '"$@"; exit $?', "sh", *client.command(run))
+    command = ("sh", "-c", '"$@"; exit $?', "sh", *client.command(run, *arguments))
     with model.engine.running(flags, *command) as running:
         return _to_its_end(model, client, run, running, str(tree))
 

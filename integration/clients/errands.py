@@ -12,6 +12,8 @@ from typing import Any
 from clients.installed import CLIENTS
 
 Call = Mapping[str, Any]
+_BUILD = "set -e; mkdir out; cp source out/copy; chmod +x out/copy; echo made >made"
+_REBUILD = "set -e; cat source made; echo task >>source; rm -r out; mkdir out; echo new >out/new; ls out; cat source"
 _BIG = "x" * 38_000  # as big as the one argument that Codex makes of a snapshot and a command
 _DIES = "exec python3 -Ic 'import os; os.kill(os.getpid(), {})'"  # Copilot itself refuses `kill $$`
 _NOBODY_LEFT = "while pgrep -x tail >/dev/null; do sleep 0.1; done; echo gone"
@@ -107,4 +109,45 @@ def copilot(where: str) -> Sequence[Call]:
         shell(_NOBODY_LEFT),
         {"name": "create", "arguments": {"path": f"{where}/written", "file_text": "by the client\n"}},
         shell("cat written; echo more >>written; cat written"),
+    ]
+
+
+def claude_builds(where: str) -> Sequence[Call]:
+    """The client's edits and a task's builds, on each other's files."""
+    shell = CLIENTS["claude"].shell
+    return [
+        {"name": "Write", "arguments": {"file_path": f"{where}/source", "content": "client\n"}},
+        shell(_BUILD),
+        {"name": "Read", "arguments": {"file_path": f"{where}/made"}},
+        {
+            "name": "Edit",
+            "arguments": {"file_path": f"{where}/made", "old_string": "made", "new_string": "edited"},
+        },
+        {"name": "Write", "arguments": {"file_path": f"{where}/out/of-the-client", "content": "client\n"}},
+        shell(_REBUILD),
+    ]
+
+
+def codex_builds(where: str) -> Sequence[Call]:
+    """The same; Codex applies patches in its own process."""
+    added = "*** Begin Patch\\n*** Add File: {}\\n+client\\n*** End Patch"
+    changed = "*** Begin Patch\\n*** Update File: made\\n@@\\n-made\\n+edited\\n*** End Patch"
+    apply = "text(JSON.stringify(await tools.apply_patch('{}')))"
+    run = "text((await tools.exec_command({{cmd: '{}'}})).output)"
+    programs = (
+        *(apply.format(added.format("source")), run.format(_BUILD)),
+        *(apply.format(changed), apply.format(added.format("out/of-the-client")), run.format(_REBUILD)),
+    )
+    return [{"name": "exec", "input": program} for program in programs]
+
+
+def copilot_builds(where: str) -> Sequence[Call]:
+    """The same."""
+    shell = CLIENTS["copilot"].shell
+    return [
+        {"name": "create", "arguments": {"path": f"{where}/source", "file_text": "client\n"}},
+        shell(_BUILD),
+        {"name": "edit", "arguments": {"path": f"{where}/made", "old_str": "made", "new_str": "edited"}},
+        {"name": "create", "arguments": {"path": f"{where}/out/of-the-client", "file_text": "client\n"}},
+        shell(_REBUILD),
     ]

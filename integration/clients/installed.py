@@ -111,7 +111,7 @@ _CODEX = Client(
     shell_tool="exec_command",
     shell_argument="cmd",
     shell_defaults={},
-    varying=(r"Chunk ID: \w+", r"Wall time: [\d.]+ seconds", r"Original token count: \d+", r"session ID \d+"),
+    varying=(r"Chunk ID: \w+", r"Wall time:? [\d.]+ seconds", r"Original token count: \d+", r"session ID \d+"),
 )
 _COPILOT = Client(
     name="copilot",

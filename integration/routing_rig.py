@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from codingagents.trust.events import ExecAllowed, ExecDecided, ExecDenied
-from session_rig import Place, Session, place, start
+from session_rig import DOCKER_CAPABILITIES, Place, Session, place, start
 
 UNROUTED = "unrouted"
 _CONFIG = """
@@ -52,11 +52,12 @@ def routed(
     more: str = "",
     *,
     name: str = "claude",
-    engine: Literal["local", "docker"] = "local",
+    mounts: bool = True,
 ) -> Iterator[Session]:
-    """A session of that client, whose agent is up."""
+    """A session of that client, whose agent is up; without `mounts` root may not make any, as in a container."""
+    before = () if mounts else DOCKER_CAPABILITIES
     config = _CONFIG.format(mode=exec_mode, open=where.open, more=more)
-    with start(mode, where, config, [str(program(where, name))], agent=name, engine=engine) as session:
+    with start(mode, where, config, [str(program(where, name))], agent=name, prefix=before) as session:
         assert session.answer() == "up"
         yield session
 

@@ -12,14 +12,20 @@ from pathlib import Path
 
 import pytest
 
+import session_rig as rig
 from codingagents.rewrite.specs import TaskTotals
 from codingagents.supervisor import cgroup_rules, cgroups
 from codingagents.supervisor.cgroup_rules import Hierarchy
 from codingagents.supervisor.cgroups import TaskGroup
+from codingagents.trust.events import LayerReport
+from session_rig import MODES, Place
+
+pytest_plugins = ("session_fixtures",)  # where
 
 NAME = cgroup_rules.group_name("test-of-totals")
 MEGABYTE = 1024 * 1024
 MANY, FEW = 120, 40
+ROUTED = '[exec]\nroute = "always"\n'
 # Each waits until it was moved, and says how it went; all that they start ends with them.
 FORKS = f"""
 import os, signal, sys
@@ -177,3 +183,25 @@ def test_in_version_2_the_first_process_of_a_container_makes_room(handed_nothing
     assert len((ours / cgroups._LEAF / "cgroup.procs").read_text().split()) == 1
     assert (ours / NAME / needed).exists()
     assert group.remove() == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_tasks_of_a_session_are_bounded_together(mode: str, where: Place) -> None:
+    """A task that forks without end stops there; the report says what holds, and the group ends with the session."""
+    bomb = where.open / "bomb.py"
+    bomb.write_text(FORKS)
+    argv = ["run", "/run/agent-tasks/shells/sh", "-c", f"python3 {bomb}"]
+    with rig.start(mode, where, f"{ROUTED}[session.task_limits]\ntotal_processes = {FEW}\n") as session:
+        assert session.answer() == "up"
+        assert 0 < int(session.ask(*argv)["output"]) < FEW
+        report = session.event(LayerReport, role="task")
+        (limits,) = [row for row in report.layers if row.layer == "limits"]
+        assert (limits.state, limits.detail["together"].split(" (")[0]) == ("enforced", f"pids {FEW}")
+        groups = list(Path("/sys/fs/cgroup").rglob(cgroup_rules.group_name(session.records()[0].session)))
+        assert groups
+        session.tell("leave", 0)
+        assert session.wait() == 0
+    assert not any(path.exists() for path in groups)
+    with rig.start(mode, where, ROUTED) as session:  # the control
+        assert session.answer() == "up"
+        assert int(session.ask(*argv)["output"]) == MANY

@@ -36,9 +36,10 @@ class Wanted:
         return f"nosuid,nodev,{'exec' if self.executable else 'noexec'},{self.options}"
 
 
-# Executable only where stubs will live, and where the task shells and the tasks' home are.
+# Executable only where stubs will live, and where the task shells and the tasks' home are. In the first is the agent's
+# home, too: Copilot CLI unpacks 235 MB there when it starts.
 WANTED: Final = (
-    Wanted(path=places.RUN_ROOT, mode=0o755, megabytes=64, executable=True),
+    Wanted(path=places.RUN_ROOT, mode=0o755, megabytes=1024, executable=True),
     Wanted(path=places.RUN_SECRETS, mode=0o700, megabytes=16),
     Wanted(path=places.RUN_RUNNER, mode=0o755, megabytes=1),
     Wanted(path=places.RUN_TASKS, mode=0o755, megabytes=1024, executable=True),
@@ -98,7 +99,7 @@ def mount_at(mounts: Sequence[Mount], path: str) -> Mount | None:
     As the kernel walks: into the first mount on the way, and from there on only into what is mounted on that one. A
     later mount so hides earlier ones, at its own place and below it.
     """
-    wanted = path.encode()
+    wanted = path.encode(errors="surrogateescape")
     known = {mount.id for mount in mounts}
     on_the_way = [mount for mount in mounts if _is_at_or_above(mount.target, wanted)]
     here: Mount | None = None

@@ -105,7 +105,7 @@ def test_each_fault_has_its_words() -> None:
 
 def test_what_engines_are_told_is_what_is_looked_for() -> None:
     assert WANTED_SECRETS.engine_options == "nosuid,nodev,noexec,mode=0700,size=16m"
-    assert WANTED[0].engine_options == "nosuid,nodev,exec,mode=0755,size=64m"
+    assert WANTED[0].engine_options == "nosuid,nodev,exec,mode=0755,size=1024m"
 
 
 def test_the_flags_that_the_guide_tells_to_copy_are_those_that_are_looked_for() -> None:

@@ -8,15 +8,21 @@ from typing import Final
 
 _ON_EXEC: Final = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")  # the second before Linux 5.1, or alone
 _LABEL: Final = "/proc/self/attr/apparmor/current"
+NONE: Final = "this kernel has no AppArmor"
 
 
 def confine_next_exec(profile: str) -> str:
     """Have `profile` on what this process executes next; return "" or why not, as a clause. Raises nothing.
 
-    Once asked for, the exec itself fails (EACCES, EPERM) where the label that we have does not allow the change.
+    Asked for only by who is under no profile: with no_new_privs, an exec that changes from one to another fails.
     """
-    if not os.path.exists(_LABEL):
-        return "this kernel has no AppArmor"
+    try:
+        with open(_LABEL, encoding="utf-8", errors="replace") as file:
+            label = file.read().strip("\0\n")
+    except OSError:
+        return NONE
+    if not label.startswith("unconfined"):
+        return f"{label} is on this process already, and no_new_privs allows no change"
     for path in _ON_EXEC:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -32,7 +38,7 @@ def confine_next_exec(profile: str) -> str:
         finally:
             os.close(descriptor)
         return ""
-    return "this kernel has no AppArmor"
+    return NONE
 
 
 def _name(error: OSError) -> str:

@@ -39,6 +39,10 @@ def profile_name(role: Role) -> str:
     return f"coding-agents-{role.value}"
 
 
+TASK_PROFILE: Final = profile_name(Role.TASK)
+ASKED_FOR: Final = "asked for"  # outcome of having a profile put on the next exec
+
+
 def profile_text(role: Role) -> str:
     """Return the profile of a role, for apparmor_parser(8); `KeyError` for a role that has none."""
     name = profile_name(role)

@@ -17,7 +17,8 @@ import termios
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
-from codingagents.supervisor import role_layers, role_limits
+from codingagents.supervisor import apparmor, role_layers, role_limits
+from codingagents.supervisor.apparmor_profile import TASK_PROFILE
 from codingagents.supervisor.confine_spec import ConfineSpec
 from codingagents.supervisor.task_processes import keep_only
 from codingagents.supervisor.task_spec import TaskFailed, TaskSpec
@@ -89,6 +90,7 @@ def run(spec: ConfineSpec, task: TaskSpec, handed: Sequence[int], report: int) -
         environment = dict(_variable(each) for each in task.environment)
         program = _look_up(argv[0], environment)
         show(readable=True)
+        apparmor.confine_next_exec(TASK_PROFILE)  # where it can be had: the layer report says whether
         os.execve(program, argv, environment)  # noqa: S606 -- running commands is what tasks are for; no shell
     except OSError as error:
         os.write(report, _FAILURE.pack(step, error.errno or errno.EIO))

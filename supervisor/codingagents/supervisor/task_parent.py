@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from codingagents.supervisor import (
+    apparmor,
     identities,
     kernel,
     processes,
@@ -30,6 +31,7 @@ from codingagents.supervisor import (
     task_keeper,
     task_sandbox,
 )
+from codingagents.supervisor.apparmor_profile import ASKED_FOR, TASK_PROFILE
 from codingagents.supervisor.confine_spec import ExecFailed, Go, Observation, Observed
 from codingagents.supervisor.role_layers import FILTERED, RoleLayers
 from codingagents.supervisor.task_processes import ChildSignals, kill_below
@@ -89,6 +91,8 @@ class _Parent:
             if trapped:
                 task_command.show(readable=True)
                 layers.try_trap()
+            task_command.show(readable=True)
+            layers.observe("apparmor", f"{TASK_PROFILE} at exec", apparmor.confine_next_exec(TASK_PROFILE) or ASKED_FOR)
 
         self.step = "trying as a task"
         seen = layers.observations + self._as_task(try_all)

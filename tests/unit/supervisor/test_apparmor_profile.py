@@ -83,6 +83,15 @@ def test_a_profile_is_asked_for_where_the_kernel_takes_it(attributes: _Attribute
     assert attributes.second.read_bytes() == b"exec coding-agents-task"
 
 
+def test_who_is_under_a_profile_asks_for_none(attributes: _Attributes) -> None:
+    """Its exec would fail, and no task would run."""
+    attributes.label.write_bytes(b"docker-default (enforce)\n")
+    attributes.first.write_bytes(b"")
+    why = "docker-default (enforce) is on this process already, and no_new_privs allows no change"
+    assert apparmor.confine_next_exec("x") == why
+    assert attributes.first.read_bytes() == b""
+
+
 def test_what_the_kernel_refuses_is_said(attributes: _Attributes) -> None:
     attributes.label.write_bytes(b"unconfined\n")
     attributes.first.mkdir()

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from codingagents.supervisor.apparmor_profile import ASKED_FOR
 from codingagents.supervisor.confine_spec import WANTED_SECUREBITS, Observation
 from codingagents.supervisor.mounts_seen import WANTED, Place
 from codingagents.trust.events import Layer, LayerState
@@ -242,10 +243,14 @@ def _engine_seccomp(observations: Sequence[Observation], facts: Facts) -> _Outco
     return _Outcome("partial", probe, why)
 
 
-def _apparmor(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
+def _apparmor(observations: Sequence[Observation], facts: Facts) -> _Outcome:
     if not facts.apparmor:
         return _Outcome("unavailable", "open /proc/self/attr/apparmor/current: ENOENT", "this kernel has no AppArmor")
     probe = f"/proc/self/attr/apparmor/current: {facts.apparmor}"
+    if observations:
+        probe += f"; {_said(observations)}"
+        if observations[0].outcome == ASKED_FOR:
+            return _Outcome("partial", probe, "asked for at the exec of each task, and not seen to hold")
     if facts.apparmor.startswith("unconfined"):
         return _Outcome("unavailable", probe, "no profile is on this session")
     return _Outcome("enforced", probe)

@@ -135,6 +135,10 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("apparmor", "enforced", [], Facts(apparmor="docker-default (enforce)"), ""),
     ("apparmor", "unavailable", [], Facts(apparmor="unconfined"), "no profile"),
     ("apparmor", "unavailable", [], Facts(), "no AppArmor"),
+    ("apparmor", "unavailable", [seen("apparmor", "this kernel has no AppArmor")], Facts(), "no AppArmor"),
+    ("apparmor", "unavailable", [seen("apparmor", "not loaded")], Facts(apparmor="unconfined"), "no profile"),
+    ("apparmor", "enforced", [seen("apparmor", "docker-default is on")], Facts(apparmor="docker-default"), ""),
+    ("apparmor", "partial", [seen("apparmor", "asked for")], Facts(apparmor="unconfined"), "not seen to hold"),
 ]
 
 

@@ -86,6 +86,7 @@ class Tricks:
     calls: Callable[[str], Sequence[Call]]
     ran: frozenset[str]  # evidence of these is left as the client's user where nothing is routed
     denied: frozenset[str]  # programs whose exec a session denies, by the ends of their paths
+    routed: frozenset[str]  # evidence of these is a task's where the shells themselves are task shells
     arguments: Callable[[str], Sequence[str]] = lambda _tree: ()
 
 
@@ -121,6 +122,7 @@ def _copilot(tree: str) -> Sequence[Call]:
         shell(hunt()),
         shell(f"echo detached $(/usr/bin/id -u) >>{tree}/{EVIDENCE}", mode="async", detach=True),
         {"name": "grep", "arguments": {"pattern": "planted"}},
+        shell(f"for _ in $(seq 30); do /usr/bin/grep -q detached {tree}/{EVIDENCE} && break; sleep 0.1; done"),
     ]
 
 
@@ -129,12 +131,19 @@ TRICKS: Mapping[str, Tricks] = {
         calls=_claude,
         ran=frozenset({"hook", "key-helper", "library"}),
         denied=frozenset({"/usr/bin/dash"}),
+        routed=frozenset({"hook", "key-helper"}),
     ),
     "codex": Tricks(
         calls=_codex,
         arguments=lambda tree: ("-c", f'notify=["{tree}/bin/env"]'),
         ran=frozenset({"dash", "sh", "env"}),
         denied=frozenset({"/usr/bin/dash", "/bin/env"}),
+        routed=frozenset({"dash", "sh"}),
     ),
-    "copilot": Tricks(calls=_copilot, ran=frozenset({"sh"}), denied=frozenset({"/bin/sh", "/rg"})),
+    "copilot": Tricks(
+        calls=_copilot,
+        ran=frozenset({"sh"}),
+        denied=frozenset({"/bin/sh", "/rg"}),
+        routed=frozenset({"detached"}),
+    ),
 }

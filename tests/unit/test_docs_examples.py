@@ -14,7 +14,7 @@ import pytest
 import documents
 from codingagents.launcher import config_cmd
 from codingagents.rewrite import headers, parse_servers, plan
-from codingagents.rewrite.clients.known import CLIENTS
+from codingagents.rewrite.clients.known import ANY, CLIENTS
 from codingagents.rewrite.overrides import Anchors
 from codingagents.rewrite.parse import parse_config
 from codingagents.rewrite.plan import anchor_sources, plan_session, required_secrets, uid_plan
@@ -25,6 +25,7 @@ from codingagents.trust.vocabulary import LAYER_NAMES
 from pki import make_root
 
 GUIDE = documents.read("configuration.md")
+ROUTING = documents.section(documents.read("tasks.md"), "Routing")
 TODAY = datetime.date(2026, 11, 24)
 BLOCKS = documents.blocks(GUIDE)
 ACCEPTED = [block.text for block in BLOCKS if block.words == ("toml",)]
@@ -165,3 +166,15 @@ def test_the_example_of_a_secrets_file_is_read() -> None:
         "CONTEXT7_API_KEY": 'any $text "as it is"',
         "MULTI": "line one\nline two",
     }
+
+
+@pytest.mark.parametrize("client", [*sorted(CLIENTS), ""])
+def test_what_a_routed_client_loses_is_said_as_the_log_says_it(client: str) -> None:
+    """And with which version its table was measured."""
+    names = {"claude": "Claude Code", "codex": "Codex", "copilot": "Copilot CLI"}
+    shelling = CLIENTS[client].SHELLING if client else ANY
+    (said,) = [cells[1:] for cells in ROUTING.rows if len(cells) == 4 and cells[0] == names.get(client, "another")]
+    assert said == ["; ".join(each) for each in (shelling.degrades, shelling.unmounted, shelling.open)]
+    if client:
+        (told,) = [cells for cells in ROUTING.rows if len(cells) == 3 and cells[0] == names[client]]
+        assert told[2] == shelling.measured

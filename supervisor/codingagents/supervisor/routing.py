@@ -158,7 +158,7 @@ def plan(spec: SessionSpec, table: Table, shell: str, found: Found) -> Routing:
     degrades = list(shelling.degrades)
     unmounted = list(shelling.unmounted)
     if shelling.account_shell and not shelling.environment and "account shell" not in means:
-        unmounted.append("the agent has no account with the task shell: its commands are not routed")
+        unmounted.append("the agent has no account with the task shell: it runs commands by the system's bash, which is refused")
     if any(installed.replaceable for installed in theirs):
         degrades.append("the agent can replace the client's program, and so run any: install it as root")
     return Routing(

@@ -158,7 +158,7 @@ def test_the_means_are_those_that_hold() -> None:
 
 
 def test_an_account_without_the_task_shell_is_said() -> None:
-    said = "the agent has no account with the task shell: its commands are not routed"
+    said = "the agent has no account with the task shell: it runs commands by the system's bash, which is refused"
     without = planned(spec("codex"), found(CLAUDE, account_shell="/bin/sh"))
     assert said in without.event().degrades
     assert said not in planned(spec("codex"), found(CLAUDE, account_shell=BASH)).event().degrades

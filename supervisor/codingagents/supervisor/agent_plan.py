@@ -30,11 +30,11 @@ def agent_confinement(
 ) -> ConfineSpec:
     """Return how the agent is confined and what it runs.
 
-    `real_trees` are the specification's trees with every link resolved: both may be executed. `probe_file` is "" where
-    there is no place for one. The specification's environment wins over the clients', and both over ours; that of
-    `routing` wins over all.
+    `real_trees` are the specification's trees with every link resolved: both may be executed, and the task shells, for
+    an agent that is not routed, too. `probe_file` is "" where there is no place for one. The specification's environment
+    wins over the clients', and both over ours; that of `routing` wins over all.
     """
-    own_trees = {*spec.exec.trees, *real_trees} if routing is None else routing.trees
+    own_trees = {*spec.exec.trees, *real_trees, places.SHELLS} if routing is None else routing.trees
     return ConfineSpec(
         argv=list(command),
         role=Role.AGENT.value,

@@ -53,7 +53,7 @@ def test_the_agent_is_confined_as_the_session_says() -> None:
         gid=52001,
         groups=[52003],
         umask=0o002,
-        execute_trees=["/bin", "/usr", "/usr/bin"],
+        execute_trees=["/bin", "/run/agent-tasks/shells", "/usr", "/usr/bin"],
         probe_file="/p",
         probe_nonce="n",
         death_signal=True,

@@ -39,6 +39,47 @@ def test_nothing_is_made_where_nothing_is_to_be_bounded(machine: Machine) -> Non
     assert group.remove() == ""
 
 
+def test_what_was_written_is_read_back(machine: Machine) -> None:
+    """In files that take everything; one that another process is in was not moved to."""
+    group = machine.tree / "coding-agents-tasks-x"
+    group.mkdir()
+    for name in ("memory.max", "memory.swap.max", "pids.max", "cgroup.procs"):
+        (group / name).touch()
+    said, held = machine.group().take(os.getpid())
+    assert (said, held) == (f"memory {BOTH.memory} (cgroup v2); pids 40 (cgroup v2)", True)
+    assert (group / "memory.swap.max").read_text() == "0"
+    (group / "memory.swap.max").unlink()  # a kernel that counts no swap
+    assert machine.group().take(os.getpid())[1]
+    (group / "cgroup.procs").unlink()
+    (group / "cgroup.procs").symlink_to("/dev/null")
+    assert machine.group(TaskTotals(processes=40)).take(os.getpid()) == (
+        "pids not delegated: the process was not moved",
+        False,
+    )
+    (group / "pids.max").unlink()
+    (group / "pids.max").symlink_to("/dev/full")
+    assert machine.group(TaskTotals(processes=40)).take(os.getpid())[0] == (
+        f"pids not delegated: {group}/pids.max: ENOSPC"
+    )
+
+
+def test_room_is_made_by_the_first_process_of_a_container_only(machine: Machine) -> None:
+    """What is in the group is written to the one that it goes to, and then the controller handed on."""
+    for name in ("cgroup.type", "cgroup.subtree_control"):
+        (machine.tree / name).touch()
+    (machine.tree / "cgroup.procs").write_text("7\n8\n")
+    (machine.tree / cgroups._LEAF).mkdir()
+    leaf = machine.tree / cgroups._LEAF / "cgroup.procs"
+    leaf.touch()
+    machine.group(TaskTotals(processes=40)).take(os.getpid())
+    assert leaf.read_text() == ""
+    group = machine.group(TaskTotals(processes=40))
+    group.is_pid1 = True
+    assert not group.take(os.getpid())[1]  # no kernel made the files
+    assert leaf.read_text() == "8"
+    assert (machine.tree / "cgroup.subtree_control").read_text() == "+pids"
+
+
 def test_a_group_that_has_no_controller_is_none(machine: Machine) -> None:
     group = machine.group()
     said, held = group.take(os.getpid())

@@ -241,6 +241,30 @@ def test_a_record_that_cannot_be_written_is_one_sentence(client: Client) -> None
         client.install()
 
 
+@pytest.mark.parametrize("in_the_way", ["claude", "coding-agents-vendor-claude"])
+def test_what_the_file_system_refuses_is_one_sentence_and_leaves_a_whole_program(
+    client: Client, in_the_way: str
+) -> None:
+    """A directory stands where a draft is to be."""
+    draft = client.bin / f"{in_the_way}{wrap_rules.DRAFT_SUFFIX}"
+    draft.mkdir()
+    for work in (client.install, client.remove):
+        with pytest.raises(AgentError, match="cannot be wrapped or put back: Is a directory"):
+            work()
+        assert whole(client)
+    draft.rmdir()
+    client.install()
+    assert client.states() == ["wrapped"]
+
+
+def test_a_record_that_has_no_room_is_one_sentence(client: Client) -> None:
+    client.wrapping.record.parent.mkdir()
+    (client.wrapping.record.parent / f".{client.wrapping.record.name}.new").mkdir()
+    with pytest.raises(AgentError, match="cannot write"):
+        client.install()
+    assert not client.is_wrapped()
+
+
 def killed_at(step: int, work: Callable[[], object]) -> bool:
     """Do `work` in a child that is killed before its change number `step`; says whether there were so many."""
     pid = os.fork()

@@ -132,6 +132,7 @@ exec_routes = st.builds(
     ),
     interpreters=st.lists(exec_names.map(lambda name: "/" + name.decode()), max_size=2),
     files=st.lists(st.sampled_from(["/a/b", "/b", "/ab"]), max_size=2),
+    mounted=st.lists(st.sampled_from(["/a/a", "/ba"]), max_size=1),
 )
 exec_calls = st.tuples(
     st.sampled_from([Role.AGENT, Role.TASK]),

@@ -164,6 +164,7 @@ def test_a_firm_denial_is_of_nothing_that_landlock_lets_be_executed(
     spec: ExecSpec, routes: Routes, call: Call, name: bytes
 ) -> None:
     policy = ExecPolicy.compile(spec, routes.files, landlock=True, memfd_closed=True, routes=routes)
-    for path in (call[2], b"/" + name, *map(str.encode, routes.files)):
+    executable = [*routes.files, *routes.mounted]
+    for path in (call[2], b"/" + name, *map(str.encode, executable)):
         verdict = policy.decide(Role.AGENT, call[1], path, call[3])
-        assert verdict.firmness is Firmness.ADVISORY or (path is not None and path.decode() not in routes.files)
+        assert verdict.firmness is Firmness.ADVISORY or (path is not None and path.decode() not in executable)

@@ -50,7 +50,9 @@ exit codes: 0 it would be allowed; 1 it would be denied, or the session does not
 def main(argv: list[str]) -> int:
     """Run `exec explain`; returns 0, 1 or 3 as the help says. Raises `AgentError`."""
     if argv[:1] != ["explain"]:
-        raise UsageError("exec takes a command; there are exec explain and exec list (see: coding-agents exec explain --help)")
+        raise UsageError(
+            "exec takes a command; there are exec explain and exec list (see: coding-agents exec explain --help)"
+        )
     parser = Parser(
         prog="coding-agents exec explain",
         usage="coding-agents exec explain [OPTION]… PATH [-- ARGV…]",
@@ -95,7 +97,10 @@ def _of_session(directory: str | None, role: Role) -> tuple[ExecSpec, HeldPolicy
             return policy.exec, held, f"as it was seen to hold in session {printable(policy.session)}"
     if not policy.roles:
         raise AgentError("the session has not confined its agent yet; ask again")
-    held = msgspec.structs.replace(policy.roles[0], role=role.value, uid=None)
+    trees = policy.exec.trees  # the agent's may be fewer, where its commands are routed
+    held = msgspec.structs.replace(
+        policy.roles[0], role=role.value, uid=None, routes=None, trees=sorted({*trees, *map(os.path.realpath, trees)})
+    )
     return policy.exec, held, f"no {role.value} was confined yet: assumed to be as its {policy.roles[0].role}"
 
 
@@ -112,7 +117,10 @@ def _of_file(path: Path, role: Role) -> tuple[ExecSpec, HeldPolicy, str]:
         memfd_closed=layers.get("memfd_rule") != "off",
         trapped=layers.get("exec_trap") != "off",
     )
-    return config.exec, held, "assumed, not seen: coding-agents doctor tries the layers"
+    basis = "assumed, not seen: coding-agents doctor tries the layers"
+    if role is Role.AGENT and config.exec.route != "never":
+        basis += "; what a session adds for an agent whose commands are routed is not known here"
+    return config.exec, held, basis
 
 
 @contextlib.contextmanager

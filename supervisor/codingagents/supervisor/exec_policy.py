@@ -162,9 +162,10 @@ class ExecPolicy:
 
         With `routes` the policy is the agent's, and for no other role.
         """
+        files = [] if routes is None else [*routes.files, *routes.mounted]
+        trees = [*trees, *([] if routes is None else routes.mounted)]
 
         def compiled(rule: ExecRule, text: str) -> CompiledRule:
-            files = () if routes is None else routes.files
             return CompiledRule(
                 allow=rule.action == "allow",
                 text=text,

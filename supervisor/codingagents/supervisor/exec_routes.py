@@ -27,11 +27,13 @@ class Routes(Message, frozen=True, kw_only=True):
     own: list[OwnProgram]
     interpreters: list[str]  # links resolved: run for those of `own` that are scripts, and not by themselves
     files: list[str] = msgspec.field(default_factory=list)  # such of Landlock's trees as are files
+    # Shells of the system that the agent sees a task shell in the place of, links resolved: to Landlock they are those.
+    mounted: list[str] = msgspec.field(default_factory=list)
 
     def with_mounted(self, shells: Sequence[str]) -> Routes:
         """Return the same where task shells lie over the `shells` of the system."""
         own = [OwnProgram(path=path, why=f"a task shell lies over {path}") for path in shells]
-        return msgspec.structs.replace(self, own=[*self.own, *own])
+        return msgspec.structs.replace(self, own=[*self.own, *own], mounted=[*self.mounted, *shells])
 
     def rule(self, program: OwnProgram) -> str:
         """Return how it reads in records that `program` was let through."""

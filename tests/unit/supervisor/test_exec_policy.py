@@ -378,3 +378,15 @@ def test_what_is_not_there_is_missing_to_a_routed_agent_too() -> None:
 )
 def test_below_a_file_nothing_lies(path: str, why: str) -> None:
     assert routed(deny(path)).marks()[0].why == why
+
+
+def test_where_a_task_shell_is_mounted_landlock_lets_it_be_executed() -> None:
+    over = ROUTES.with_mounted(["/usr/bin/dash"])
+    spec = ExecSpec(mode="enforce", rules=[deny("/usr/bin/dash", argv=["no"]), deny("/usr/bin/d*", role="agent")])
+    rules = ExecPolicy.compile(spec, ROUTES.files, landlock=True, memfd_closed=True, routes=over)
+    assert rules.marks()[1].why == "it can match /usr/bin/dash, which Landlock lets be executed"
+    denied = rules.decide(Role.AGENT, b"/bin/sh", b"/usr/bin/dash", [])
+    assert (denied.allow, denied.firmness) == (False, ADVISORY)
+    only = ExecPolicy.compile(ExecSpec(mode="enforce"), ROUTES.files, landlock=True, memfd_closed=True, routes=over)
+    seen = only.decide(Role.AGENT, b"/bin/sh", b"/usr/bin/dash", [], interpreters=[PYTHON])
+    assert (seen.allow, seen.rule) == (True, "client claude: a task shell lies over /usr/bin/dash")

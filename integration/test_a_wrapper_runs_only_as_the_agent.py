@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from codingagents.rewrite import places
-from codingagents.supervisor import wrap_rules
-from codingagents.supervisor.wrapping import Wrapping
+import wrapper_rig
+from wrapper_rig import AGENT, LAYERS, OTHER, WITH_CAPABILITY, Place, become, run
 
-AGENT, OTHER = 58061, 58062
-LAYERS = {"uid": AGENT, "no_new_privs": True, "seccomp": True}
-# Before a command line: it runs as the agent, with one Linux capability.
-WITH_CAPABILITY = (
-    *("setpriv", f"--reuid={AGENT}", f"--regid={AGENT}", "--clear-groups"),
-    *("--inh-caps=+chown", "--ambient-caps=+chown"),
-)
-# Becomes the role as far as LAYERS says, and then the command.
-BECOME = """
-import json, os, signal, sys
-from codingagents.supervisor import seccomp
-from codingagents.supervisor.role_filter import role_program
-from codingagents.trust import linux
-layers, argv = json.loads(sys.argv[1]), sys.argv[2:]
-if layers["no_new_privs"]:
-    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-if layers["seccomp"]:
-    program = role_program(linux.machine(), exec_trap=False, memfd_rule=True, seccomp_static=True, userns=True)
-    seccomp.install(program, listener=False)
-if os.getuid() == 0:
-    os.setgroups([])
-    os.setresgid(layers["uid"], layers["uid"], layers["uid"])
-    os.setresuid(layers["uid"], layers["uid"], layers["uid"])
-for number in (signal.SIGPIPE, signal.SIGXFSZ):
-    signal.signal(number, signal.SIG_DFL)
-os.environ.pop("LC_CTYPE", None)  # this interpreter's own (PEP 538)
-os.execv(argv[0], argv)
-"""
 SCRIPT = """\
 #!/usr/bin/env node
 import { greeting } from "./greeting.mjs";
@@ -58,59 +25,27 @@ process.exit(3);
 class Clients:
     """Two wrapped clients: `codex`, a native program (it is a copy of dash), and `claude`, a script behind links."""
 
-    folder: Path
+    place: Place
     codex: str
     claude: str
-
-    def vendor(self, path: str) -> str:
-        return wrap_rules.vendor_beside(path)
+    codex_vendor: str
 
 
 @pytest.fixture(scope="module")
 def clients() -> Iterator[Clients]:
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="wrapped-") as name:  # where the agent can go
-        folder = Path(name)
-        folder.chmod(0o755)
-        session, shells, package = folder / "session", folder / "shells", folder / "lib" / "claude"
-        for directory in (folder / "bin", folder / "lib", package, session, session / "home", shells):
-            directory.mkdir()
-        os.chown(session / "home", AGENT, AGENT)
-        shutil.copy("/usr/bin/dash", folder / "bin" / "codex")
+    with wrapper_rig.folder() as place:
+        package = place.folder / "lib" / "claude"
+        package.mkdir(parents=True)
         (package / "cli.js").write_text(SCRIPT)
         (package / "cli.js").chmod(0o755)
         (package / "greeting.mjs").write_text('export const greeting = "hello";\n')
         (package / "package.json").write_text('{"type": "module"}')
-        (folder / "bin" / "claude").symlink_to("chain")
-        (folder / "bin" / "chain").symlink_to("../lib/claude/cli.js")
-        for shell in ("sh", "bash"):
-            (shells / shell).write_text(f'#!/bin/sh\nprintf "{shell} as a task: "\nexec /bin/{shell} "$@"\n')
-            (shells / shell).chmod(0o755)
-        runner = folder / "runner"
-        runner.write_text('#!/bin/sh\nprintf "%s " "$@"\n')
-        runner.chmod(0o755)
-        wrapping = Wrapping(folder / "wrappers.json")
-        paths = [str(folder / "bin" / name) for name in ("codex", "claude")]
-        for path in paths:
-            wrapping.install(path)
-            # What a session makes below /run lies in our own folder here.
-            text = Path(path).read_text()
-            for there, here in (
-                (places.AGENT_HOME, session / "home"),
-                (places.SHELLS, shells),
-                (sys.executable, runner),
-            ):
-                text = text.replace(f"{there!r}", f"{str(here)!r}")
-            Path(path).write_text(text)
-        yield Clients(folder, *paths)
-
-
-def become(layers: Mapping[str, int], *argv: str | bytes) -> list[str | bytes]:
-    return [sys.executable, "-c", BECOME, json.dumps(layers), *argv]
-
-
-def run(argv: Sequence[str | bytes], **more: object) -> tuple[int, bytes, bytes]:
-    done = subprocess.run(argv, capture_output=True, check=False, timeout=60, **more)  # type: ignore[call-overload]  # what more is, the tests say
-    return done.returncode, done.stdout, done.stderr
+        codex, claude = place.bin / "codex", place.bin / "claude"
+        claude.symlink_to("chain")
+        (place.bin / "chain").symlink_to("../lib/claude/cli.js")
+        shutil.copy("/usr/bin/dash", codex)
+        place.wrap(claude)
+        yield Clients(place, str(codex), str(claude), codex_vendor=place.wrap(codex))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +57,7 @@ def run(argv: Sequence[str | bytes], **more: object) -> tuple[int, bytes, bytes]
         ("kill -KILL $$", -9),
         ("cat; cat >&2 <&7", 0),
         ("ls -l /proc/$$/fd | wc -l", 0),
-        ("grep Sig /proc/$$/status", 0),
+        ("exec grep Sig /proc/self/status", 0),
         ("tr '\\0' '\\n' </proc/$$/environ", 0),
         ("pwd; umask; ulimit -a", 0),
     ],
@@ -131,7 +66,7 @@ def run(argv: Sequence[str | bytes], **more: object) -> tuple[int, bytes, bytes]
 def test_a_native_program_is_as_without_its_wrapper(script: str, code: int, closed: str, clients: Clients) -> None:
     """Exit code, signals, descriptors, environment, limits; in the C locale, which Python changes for itself."""
     outcomes = []
-    for program in (clients.codex, clients.vendor(clients.codex)):
+    for program in (clients.codex, clients.codex_vendor):
         start = f'exec 7</etc/hostname; trap "" USR1; exec "$0" "$@" {closed}'
         # The layers go on last, so that what puts them on is not what is seen.
         argv = ["/bin/sh", "-c", start, *become(LAYERS, program, "-c", script, "zero")]
@@ -186,23 +121,23 @@ def test_root_is_refused_too_and_the_vendors_program_itself_is_not_closed_to_it(
     code, out, err = run([clients.codex, "-c", "echo ran"])
     assert (code, out) == (126, b"")
     assert b"this is UID 0" in err
-    assert run([clients.vendor(clients.codex), "-c", "echo ran"]) == (0, b"ran\n", b"")
+    assert run([clients.codex_vendor, "-c", "echo ran"]) == (0, b"ran\n", b"")
 
 
 def test_without_a_session_it_is_refused(clients: Clients) -> None:
-    home = clients.folder / "session" / "home"
-    home.rename(clients.folder / "away")
+    home = clients.place.home
+    home.rename(clients.place.folder / "away")
     try:
         code, out, err = run(become(LAYERS, clients.codex, "-c", "echo ran"))
     finally:
-        (clients.folder / "away").rename(home)
+        (clients.place.folder / "away").rename(home)
     assert (code, out) == (126, b"")
     assert b"no session runs here" in err
     assert b"coding-agents run" in err
 
 
 def test_a_home_that_the_agent_made_itself_proves_nothing(clients: Clients) -> None:
-    session = clients.folder / "session"
+    session = clients.place.home.parent
     os.chown(session, OTHER, OTHER)
     try:
         code, out, err = run(become(LAYERS, clients.codex, "-c", "echo ran"))
@@ -229,7 +164,7 @@ def test_what_is_meant_for_the_task_runner_goes_there(
 
 
 def test_a_shell_is_sh_where_there_is_no_bash(clients: Clients) -> None:
-    bash = clients.folder / "shells" / "bash"
+    bash = clients.place.shells / "bash"
     bash.chmod(0)
     try:
         assert run(become(LAYERS, clients.claude, "shell", "-c", "echo $0"))[1] == b"sh as a task: /bin/sh\n"
@@ -263,7 +198,7 @@ def test_a_command_that_is_missing_is_one_sentence_and_125(clients: Clients) -> 
 
 
 def test_a_vendors_program_that_is_gone_is_one_sentence_and_127(clients: Clients) -> None:
-    vendor = Path(clients.vendor(clients.codex))
+    vendor = Path(clients.codex_vendor)
     away = vendor.with_name("away")
     vendor.rename(away)
     try:

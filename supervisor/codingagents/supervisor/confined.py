@@ -192,6 +192,7 @@ class ConfinedRole:
             tree=FileTree.of_us() if apart is None else FileTree.copied_by(apart),
             procs=procs,
             apart=apart is not None,
+            environments=self._settings.routes is not None,
             scripts=Scripts(
                 file_ids=file_ids, groups=groups, procs=procs, apart=apart is not None, mounts=local_mounts(apart)
             ),

@@ -6,7 +6,8 @@ memory again after the decision (seccomp_unotify(2)). A rule is marked by what i
 a record by the program or interpreter that was meant, and never firmer than its rule.
 
 Where what the agent starts is routed to the task runner (`Routes`), rules that name no role do not allow it anything:
-they are about tasks. It may execute what its client needs, and what a rule for `agent` allows.
+they are about tasks. It may execute what its client needs, and what a rule for `agent` allows; with an environment that
+loads other code into it, which a project's settings may choose, nothing: that code would run as the agent.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from codingagents.trust.events import PolicyRule
 from codingagents.trust.vocabulary import Firmness, Role
 
 UNROUTED: Final = "unrouted"  # the reason of what should have gone to the task runner
+# Variables that ld.so(8) and the C library (iconv's modules, locales) take code from, where they are not empty.
+_LOADING: Final = re.compile(rb"(LD_[^=]*|GCONV_PATH|LOCPATH)(?:=.|\Z)", re.DOTALL)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -61,6 +64,12 @@ class CompiledRule:
         if self.argv and tuple(argv[: len(self.argv)]) != self.argv:
             return False
         return any(map(self.pattern.fullmatch, paths))
+
+
+def loads_code(variable: bytes) -> bytes:
+    """Return the name of an environment's `NAME=VALUE`, or of its beginning, if by it code is loaded; else b""."""
+    found = _LOADING.match(variable)
+    return found[1] if found else b""
 
 
 def glob_pattern(glob: str) -> re.Pattern[bytes]:
@@ -198,6 +207,7 @@ class ExecPolicy:
         argv: Sequence[bytes],
         *,
         interpreters: Sequence[bytes] = (),
+        loading: bytes = b"",
     ) -> Verdict:
         """Return the verdict for one exec: `path` as written and absolute, `resolved` where it leads.
 
@@ -205,7 +215,8 @@ class ExecPolicy:
         covers only what the path leads to, or `/usr/../tmp/x` and a symlink would pass as what they are not.
 
         `interpreters` are what the kernel runs for a script, where they lead: each needs to be let through as well. A
-        rule on argv does not cover them, since the kernel gives them another.
+        rule on argv does not cover them, since the kernel gives them another. `loading` is what `loads_code` found in
+        the environment.
         """
         normal = b"/" + posixpath.normpath(path).lstrip(b"/")
         leads_to = normal if resolved is None else resolved
@@ -219,6 +230,9 @@ class ExecPolicy:
                 continue
             if not refused.allow:
                 return msgspec.structs.replace(refused, reason=f"its interpreter: {refused.reason}")
+        if loading and self.routed is not None and verdict.allow and verdict.rule:
+            why = f"{loading.decode('ascii', 'backslashreplace')} would have other code run in it"
+            return Verdict(verdict.allow and not self.enforce, verdict.rule, why, Firmness.ADVISORY)
         return verdict
 
     def _judge(

@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import msgspec
 
-from codingagents.supervisor import kernel
+from codingagents.supervisor import exec_policy, kernel
 from codingagents.supervisor.programs import Program
 from codingagents.supervisor.scripts import Interpreted, Scripts
 from codingagents.supervisor.seccomp import Notification
@@ -29,6 +29,8 @@ MAX_PATH: Final = 4096  # PATH_MAX of the kernel, terminating NUL included
 MAX_ARGUMENTS: Final = 512  # pointers read
 MAX_ARGUMENT_BYTES: Final = 128 * 1024  # of all arguments together; the rest is only marked as truncated
 _RECOGNIZABLE: Final = 512  # bytes kept of an argument that is over the limit
+MAX_VARIABLES: Final = 8192  # looked at; with more, the call is unreadable
+_VARIABLE: Final = 64  # bytes of one that tell whether it has code loaded
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _STATUS: Final = re.compile(rb"\nTgid:\t(\d+)\n(?s:.*?)\nPPid:\t(\d+)\n(?s:.*?)\nUid:\t(\d+)\t")
@@ -63,6 +65,7 @@ class ExecCall(msgspec.Struct, kw_only=True):
     working_directory: bytes
     argv: list[bytes]
     truncated: bool
+    loading: bytes = b""  # name of a variable by which other code than the program's would run in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ class TraceeReader:
     `fs_ids` is (uid, gid) to become for good, or None with CAP_SYS_PTRACE. `tree` is what the role's paths are taken to
     mean, and each call is held to it; None where the role was seen to be unable to leave ours (a root directory of its
     own takes a Linux capability, a mount namespace a call that is refused). `procs` is `tracee_paths.proc_mounts()`;
-    `apart` is said there.
+    `apart` is said there. `environments` has each call's looked through for `exec_policy.loads_code`.
     """
 
     fs_ids: tuple[int, int] | None
@@ -81,6 +84,7 @@ class TraceeReader:
     procs: tuple[bytes, ...]
     scripts: Scripts
     apart: bool = False
+    environments: bool = False
 
     def prepare_thread(self) -> None:
         """Make the calling thread, which reads from now on, the role as far as files are concerned, for good.
@@ -103,10 +107,11 @@ class TraceeReader:
             caller = _caller(pid)
             at = notification.nr == linux.machine().number("execveat")
             args = notification.args
-            path_pointer, argv_pointer = (args[1], args[2]) if at else (args[0], args[1])
+            path_pointer, argv_pointer, environment_pointer = args[1:4] if at else args[0:3]
             with _Memory(pid) as memory:
                 written = memory.path(path_pointer)
                 argv, truncated = memory.argv(argv_pointer)
+                loading = memory.loading(environment_pointer) if self.environments else b""
             if self.tree is not None and not self.tree.is_of(pid):
                 raise UnreadableTraceeError("its root directory or mount namespace is its own", written, caller)
             directory = _working_directory(pid)
@@ -127,6 +132,7 @@ class TraceeReader:
             working_directory=directory,
             argv=argv,
             truncated=truncated,
+            loading=loading,
         )
 
     def _program(self, pid: int, path: bytes) -> tuple[bytes | None, Program | None, Interpreted]:
@@ -214,6 +220,18 @@ class _Memory:
             left -= len(argument) + 1
             address += 8
         return argv, False
+
+    def loading(self, address: int) -> bytes:
+        """Return the name of an environment's first variable that has code loaded, or b""; E2BIG past the limit."""
+        for _ in range(MAX_VARIABLES):
+            pointer = int.from_bytes(self._take(address, 8), "little") if address else 0
+            if pointer == 0:
+                return b""
+            beginning, _ = self._string(pointer, _VARIABLE)
+            if name := exec_policy.loads_code(beginning):
+                return name
+            address += 8
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
 
     def _string(self, address: int, limit: int) -> tuple[bytes, bool]:
         """Return the string at `address` and True, or its first `limit` bytes and False where no NUL is in them."""

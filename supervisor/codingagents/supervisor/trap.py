@@ -169,7 +169,12 @@ class ExecTrap:
             self._deny(notification, context, call, _TOO_DEEP, errno.ELOOP)
             return
         verdict = context.policy.decide(
-            context.role, call.path, call.resolved, call.argv, interpreters=interpreted.names
+            context.role,
+            call.path,
+            call.resolved,
+            call.argv,
+            interpreters=interpreted.names,
+            loading=call.loading,
         )
         if not verdict.allow:
             self._deny(notification, context, call, verdict, errno.ENOENT if verdict.missing else errno.EPERM)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
-from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern, rule_text, why_advisory
+from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern, loads_code, rule_text, why_advisory
 from codingagents.supervisor.exec_routes import OwnProgram, Routes
 from codingagents.trust.vocabulary import Firmness, Role
 
@@ -390,3 +390,44 @@ def test_where_a_task_shell_is_mounted_landlock_lets_it_be_executed() -> None:
     only = ExecPolicy.compile(ExecSpec(mode="enforce"), ROUTES.files, landlock=True, memfd_closed=True, routes=over)
     seen = only.decide(Role.AGENT, b"/bin/sh", b"/usr/bin/dash", [], interpreters=[PYTHON])
     assert (seen.allow, seen.rule) == (True, "client claude: a task shell lies over /usr/bin/dash")
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        (b"LD_PRELOAD=/w/library.so", b"LD_PRELOAD"),
+        (b"LD_AUDIT=x", b"LD_AUDIT"),
+        (b"LD_DEBUG_OUTPUT=\n", b"LD_DEBUG_OUTPUT"),
+        (b"GCONV_PATH=/w", b"GCONV_PATH"),
+        (b"LOCPATH=/w", b"LOCPATH"),
+        (b"LD_" + b"x" * 61, b"LD_" + b"x" * 61),  # its beginning only
+        (b"LD_PRELOAD=", b""),
+        (b"LD_=", b""),
+        (b"XLD_PRELOAD=x", b""),
+        (b"LOCPATHS=x", b""),
+        (b"PATH=LD_PRELOAD=x", b""),
+        (b"", b""),
+    ],
+)
+def test_a_variable_that_has_code_loaded_is_known_by_its_name_where_it_is_not_empty(
+    variable: bytes, name: bytes
+) -> None:
+    assert loads_code(variable) == name
+
+
+def test_what_a_routed_agent_may_execute_it_may_not_with_code_of_anybodys_choice() -> None:
+    asked = (Role.AGENT, SHELL, SHELL, [SHELL])
+    denied = routed().decide(*asked, interpreters=[PYTHON], loading=b"LD_PRELOAD")
+    assert (denied.allow, denied.rule) == (False, "client claude: the task shell")
+    assert denied.reason == "LD_PRELOAD would have other code run in it"
+    assert denied.firmness is ADVISORY
+    seen = routed(mode="observe").decide(*asked, interpreters=[PYTHON], loading=b"LD_PRELOAD")
+    assert (seen.allow, seen.reason) == (True, "LD_PRELOAD would have other code run in it")
+
+
+def test_otherwise_the_environment_decides_nothing() -> None:
+    """Not of a role that is not routed, and not of what is refused or recorded as unrouted anyway."""
+    assert policy(allow("/**"), mode="enforce").decide(Role.AGENT, SHELL, SHELL, [], loading=b"LD_PRELOAD").allow
+    for mode in ("enforce", "observe"):
+        verdict = routed(mode=mode).decide(Role.AGENT, b"/bin/sh", b"/usr/bin/dash", [], loading=b"LD_PRELOAD")
+        assert verdict.reason == "unrouted"

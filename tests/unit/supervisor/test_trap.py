@@ -17,6 +17,7 @@ import pytest
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
 from codingagents.supervisor.exec_policy import ExecPolicy
+from codingagents.supervisor.exec_routes import OwnProgram, Routes
 from codingagents.supervisor.scripts import Scripts
 from codingagents.supervisor.tracee import TraceeReader
 from codingagents.supervisor.tracee_paths import FileTree, proc_mounts
@@ -26,7 +27,8 @@ from codingagents.trust.events import AnyEvent, ExecAllowed, ExecDenied, ExecDig
 from codingagents.trust.scrub import Scrubber
 from codingagents.trust.vocabulary import Role
 
-# Sends its listener, then tells the errno of an exec in a child for each byte that it gets; 0 where that ran.
+# Sends its listener, then tells the errno of an exec in a child for each byte that it gets; 0 where that ran. The
+# byte says with which environment: "l" one that has a library loaded, "m" one of very many variables, else a plain one.
 TRACEE = """
 import os, socket
 from codingagents.supervisor import seccomp
@@ -38,11 +40,14 @@ layers = dict(exec_trap=True, memfd_rule=False, seccomp_static=False, userns=Fal
 listener, _ = seccomp.install(role_program(linux.machine(), **layers))
 socket.send_fds(channel, [b"x"], [listener])
 os.close(listener)
-while channel.recv(1):
+while what := channel.recv(1):
+    environment = {"A": "LD_PRELOAD=x", "LD_PRELOAD": "/nowhere.so" if what == b"l" else ""}
+    if what == b"m":
+        environment |= {f"V{number}": "" for number in range(10000)}
     pid = os.fork()
     if pid == 0:
         try:
-            os.execve("/usr/bin/true", ["true"], {})
+            os.execve("/usr/bin/true", ["true"], environment)
         except OSError as error:
             os._exit(error.errno)
     channel.send(bytes([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
@@ -54,8 +59,8 @@ class Tracee:
         self._channel = channel
         _, (self.listener,), _, _ = socket.recv_fds(channel, 1, 1)
 
-    def exec(self) -> str:
-        self._channel.send(b"x")
+    def exec(self, what: bytes = b"x") -> str:
+        self._channel.send(what)
         code = self._channel.recv(1)[0]
         return errno.errorcode[code] if code else "ran"
 
@@ -206,3 +211,17 @@ def test_a_trap_that_cannot_become_the_role_refuses_everything(tracee: Tracee) -
     assert tracee.exec() == "ENOSYS"
     assert len(troubles) == 1
     assert troubles[0].startswith("the exec trap ended; every further exec is refused: ")
+
+
+def test_the_environment_of_a_routed_agents_exec_is_looked_through(tracee: Tracee) -> None:
+    """To its end, or the exec is refused; for others it is not looked at at all."""
+    log = Log()
+    made = context(log)
+    routes = Routes(client="c", own=[OwnProgram(path="/usr/bin/true", why="its own")], interpreters=[])
+    policy = ExecPolicy.compile(ExecSpec(mode="enforce"), [], landlock=False, memfd_closed=False, routes=routes)
+    trap = start(tracee, made, print)
+    assert [tracee.exec(what) for what in (b"x", b"l", b"m")] == ["ran"] * 3
+    trap.adopt(dataclasses.replace(made, policy=policy, reader=dataclasses.replace(made.reader, environments=True)))
+    assert [tracee.exec(what) for what in (b"x", b"l", b"m")] == ["ran", "EPERM", "EPERM"]
+    reasons = [event.reason for event in log.events if isinstance(event, ExecDenied)]
+    assert reasons == ["LD_PRELOAD would have other code run in it", "unreadable: Argument list too long"]

@@ -67,6 +67,7 @@ class Model:
         """What a container needs for the clients to run in it."""
         return [
             *("--volume", f"{installed.programs()}:{installed.HOME}:ro"),
+            *("--volume", f"{installed.runtime()}:{installed.NODE}:ro"),
             *("--volume", f"{self._trust}:{installed.TRUST}:ro"),
             *("--volume", f"{_SCRIPTS}:/scripts:ro", "--volume", f"{_SCRIPTS.with_name('demo')}:/demo:ro"),
         ]
@@ -102,15 +103,26 @@ class Asked:
 
 
 def ask_alone(
-    model: Model, client: Client, calls: Calls, tree: Path, *, arguments: Sequence[str] = (), **variables: str
+    model: Model,
+    client: Client,
+    calls: Calls,
+    tree: Path,
+    *,
+    flags: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+    **variables: str,
 ) -> Asked:
-    """Run `client` without us, as an ordinary user who owns `tree`, the directory that it works in."""
+    """Run `client` without us, as an ordinary user who owns `tree`, the directory that it works in.
+
+    `arguments` are further ones of the client, `variables` of its environment, and `flags` of the container.
+    """
     run = model.new_run()
     model.make(run, calls(str(tree)))
     subprocess.run(["chown", "-R", f"{AGENT_UID}:{AGENT_UID}", tree], check=True)
     home = "/home/agent"
     environment = {**client.environment(run), "HOME": home, **variables}
     flags = [
+        *flags,
         *(model.network, *model.flags, "--volume", f"{tree}:{tree}", "--workdir", str(tree)),
         *("--user", f"{AGENT_UID}:{AGENT_UID}", "--tmpfs", f"{home}:exec,mode=0700,uid={AGENT_UID},gid={AGENT_UID}"),
         *(part for name, value in environment.items() for part in ("--env", f"{name}={value}")),
@@ -134,7 +146,7 @@ def ask_in_session(
 ) -> Asked:
     """Run `client` in a session with these tables of config.toml; the launcher makes `tree` its workspace.
 
-    `arguments` are further ones of the client, `variables` of its environment, and `flags` of the container.
+    The rest is as with `ask_alone`.
     """
     run = model.new_run()
     directory = tree.with_name(f"{tree.name}-{run}")

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 
 import pytest
 
 from client_rig import TASK_UID, Asked, Calls, Model, ask_alone, ask_in_session, new_tree
 from clients import errands
-from clients.installed import CLIENTS, Client
+from clients.installed import CLIENTS, HOME, NODE, Client
 from codingagents.rewrite import places
 from codingagents.trust.events import ExecAllowed, ExecDenied, SessionRouting, TaskEnded, TaskStarted
 from container_rig import AGENT_UID
@@ -47,13 +48,17 @@ ERRANDS: Mapping[str, Errand] = {
         variables={"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1"},
     ),
     "codex": Errand(client=CLIENTS["codex"], calls=errands.codex),
-    "codex in code mode": Errand(client=CLIENTS["codex"], calls=errands.codex_in_code_mode, arguments=_CODE_MODE),
+    "codex in code mode, by npm's script": Errand(
+        client=CLIENTS["codex"].by_its_script, calls=errands.codex_in_code_mode, arguments=_CODE_MODE
+    ),
     "copilot": Errand(client=CLIENTS["copilot"], calls=errands.copilot),
     "claude builds": Errand(client=CLIENTS["claude"], calls=errands.claude_builds, tables=IN_THE_TREE),
     "codex builds": Errand(
         client=CLIENTS["codex"], calls=errands.codex_builds, tables=IN_THE_TREE, arguments=_CODE_MODE
     ),
-    "copilot builds": Errand(client=CLIENTS["copilot"], calls=errands.copilot_builds, tables=IN_THE_TREE),
+    "copilot builds, by npm's script": Errand(
+        client=CLIENTS["copilot"].by_its_script, calls=errands.copilot_builds, tables=IN_THE_TREE
+    ),
 }
 
 
@@ -94,10 +99,12 @@ def test_each_command_is_a_task_of_the_task_user(compared: Compared) -> None:
 
 
 def test_the_client_itself_executes_its_own_program_and_the_task_shell_and_nothing_else(compared: Compared) -> None:
-    client = compared.errand.client
+    (routing,) = compared.routed.of(SessionRouting)
+    theirs = (f"{HOME}/", f"{NODE}/bin/node", f"{places.SHELLS}/*")
+    assert [need for need in routing.needs if not need.startswith(theirs)] == []
     executed = {event.resolved_path for event in compared.routed.of(ExecAllowed) if event.role == "agent"}
-    own = {client.path, f"{os.path.dirname(client.path)}/codex-code-mode-host"}
-    assert executed - own == {f"{places.SHELLS}/bash"}
+    assert f"{places.SHELLS}/bash" in executed
+    assert [path for path in executed if not any(fnmatch(path, need) for need in routing.needs)] == []
     refused = {event.reason for event in compared.routed.of(ExecDenied) if event.rule != "self-test"}
     assert refused <= {"unrouted", "nothing there"}
 

@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conformance.parts import npm_packages
+from conformance.parts import node, npm_packages
 
-HOME = "/opt/clients"  # where `programs()` is mounted
+HOME = "/opt/clients/node_modules"  # where `programs()` is mounted
+NODE = "/opt/node"  # where `runtime()` is mounted: its `bin` has what npm's start scripts are run by
 TRUST = "/opt/trust/root.pem"  # Copilot wants authorities, be it for nothing
 MODEL_PORT = 18090
 # A credential of each kind that a person has in the client's environment, for `demo/hunt.py` to look for.
@@ -37,6 +38,11 @@ _NPM = Path(__file__).parent / "npm"
 def programs() -> Path:
     """Return the directory to mount at HOME; installs the clients first where they are not there yet."""
     return npm_packages(_NPM, "400 MB, 960 MB unpacked") / "node_modules"
+
+
+def runtime() -> Path:
+    """Return the directory to mount at NODE."""
+    return node().parents[1]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,15 @@ class Client:
     def command(self, run: str, *more: str) -> list[str]:
         arguments = (argument.replace("{url}", _url(run)) for argument in self.arguments)
         return [self.path, *arguments, *more, *self.prompt]
+
+    @property
+    def by_its_script(self) -> Client:
+        """The same client as npm has it started: by a link to a script, which `node` must be found for."""
+        return dataclasses.replace(
+            self,
+            program=f".bin/{self.name}",
+            variables={**self.variables, "PATH": f"{NODE}/bin:/usr/local/bin:/usr/bin:/bin"},
+        )
 
     def environment(self, run: str) -> dict[str, str]:
         return {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -53,11 +53,16 @@ def routed(
     *,
     name: str = "claude",
     mounts: bool = True,
+    container: Sequence[str] = (),
 ) -> Iterator[Session]:
-    """A session of that client, whose agent is up; without `mounts` root may not make any, as in a container."""
-    before = () if mounts else DOCKER_CAPABILITIES
+    """A session of that client, whose agent is up; without `mounts` root may not make any, as in a container.
+
+    `container` is a prefix that makes what an engine would.
+    """
+    before = tuple(container) if mounts or container else DOCKER_CAPABILITIES
+    engine: Literal["local", "docker"] = "docker" if container else "local"
     config = _CONFIG.format(mode=exec_mode, open=where.open, more=more)
-    with start(mode, where, config, [str(program(where, name))], agent=name, prefix=before) as session:
+    with start(mode, where, config, [str(program(where, name))], agent=name, prefix=before, engine=engine) as session:
         assert session.answer() == "up"
         yield session
 

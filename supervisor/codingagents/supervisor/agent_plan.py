@@ -31,8 +31,8 @@ def agent_confinement(
     """Return how the agent is confined and what it runs.
 
     `real_trees` are the specification's trees with every link resolved: both may be executed, and the task shells, for
-    an agent that is not routed, too. `probe_file` is "" where there is no place for one. The specification's environment
-    wins over the clients', and both over ours; that of `routing` wins over all.
+    an agent that is not routed, too. `probe_file` is "" where there is no place for one. The specification's
+    environment wins over the clients', and both over ours; that of `routing` wins over all.
     """
     own_trees = {*spec.exec.trees, *real_trees, places.SHELLS} if routing is None else routing.trees
     return ConfineSpec(

@@ -27,8 +27,9 @@ from codingagents.trust.events import PolicyRule
 from codingagents.trust.vocabulary import Firmness, Role
 
 UNROUTED: Final = "unrouted"  # the reason of what should have gone to the task runner
-# Variables that ld.so(8) and the C library (iconv's modules, locales) take code from, where they are not empty.
-_LOADING: Final = re.compile(rb"(LD_[^=]*|GCONV_PATH|LOCPATH)(?:=.|\Z)", re.DOTALL)
+# Variables that ld.so(8), the C library (iconv's modules, locales) and Bun, which Claude Code is built with, take code
+# from, where they are not empty.
+_LOADING: Final = re.compile(rb"(LD_[^=]*|GCONV_PATH|LOCPATH|BUN_OPTIONS)(?:=.|\Z)", re.DOTALL)
 
 
 class Verdict(msgspec.Struct, frozen=True):

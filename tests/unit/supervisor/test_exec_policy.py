@@ -399,6 +399,7 @@ def test_where_a_task_shell_is_mounted_landlock_lets_it_be_executed() -> None:
         (b"LD_AUDIT=x", b"LD_AUDIT"),
         (b"LD_DEBUG_OUTPUT=\n", b"LD_DEBUG_OUTPUT"),
         (b"GCONV_PATH=/w", b"GCONV_PATH"),
+        (b"BUN_OPTIONS=--preload /w/x.js", b"BUN_OPTIONS"),
         (b"LOCPATH=/w", b"LOCPATH"),
         (b"LD_" + b"x" * 61, b"LD_" + b"x" * 61),  # its beginning only
         (b"LD_PRELOAD=", b""),

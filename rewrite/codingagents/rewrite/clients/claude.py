@@ -20,9 +20,9 @@ TRANSPORTS: frozenset[Transport] = frozenset({"http", "sse"})
 _FILE = "claude/mcp.json"
 _SHELL = {"CLAUDE_CODE_SHELL": "{shell}", "SHELL": "{shell}"}
 # The task shell runs as the agent until it has handed its command on: what a project's settings name may not be loaded
-# into it. To ld.so(8) and the C library an empty value is none.
-_NO_LIBRARIES = dict.fromkeys(("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "GCONV_PATH", "LOCPATH"), "")
-_SETTINGS = {"env": {**_NO_LIBRARIES, **_SHELL}}
+# into it, nor into the client. To ld.so(8), the C library and Bun an empty value is none.
+_LOADING = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "GCONV_PATH", "LOCPATH", "BUN_OPTIONS")
+_SETTINGS = {"env": {**dict.fromkeys(_LOADING, ""), **_SHELL}}
 SHELLING = Shelling(
     measured="2.1.330",
     environment=_SHELL,
@@ -45,7 +45,7 @@ SHELLING = Shelling(
         "hooks are not run and fail open: one that would block a tool no longer does",
         "status lines and key helpers are not run",
     ),
-    open=("the client's program can be run again as the agent, with any arguments and variables",),
+    open=("the client's program can be run again as the agent, with any arguments",),
 )
 
 

@@ -46,7 +46,7 @@ SHELLING = Shelling(
         "a shell other than bash that the model chooses is refused, and the model is told so",
         "notify programs and hooks are not run",
     ),
-    open=("the client's program can be run again as the agent, with any arguments and variables",),
+    open=("the client's program can be run again as the agent, with any arguments",),
 )
 
 

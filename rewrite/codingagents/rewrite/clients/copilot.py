@@ -38,7 +38,7 @@ SHELLING = Shelling(
         "git, pgrep and kill, which the client runs for itself, are refused: it goes on without",
     ),
     unmounted=("detached commands fail, and hooks are not run",),
-    open=("the client's program can be run again as the agent, with any arguments and variables",),
+    open=("the client's program can be run again as the agent, with any arguments",),
 )
 
 

@@ -19,7 +19,7 @@ ANY = Shelling(
     needs=(Need(path="", why="the agent itself"),),
     task_environment=(),
     degrades=("whatever else it starts is refused",),
-    open=("the agent's program can be run again as the agent, with any arguments and variables",),
+    open=("the agent's program can be run again as the agent, with any arguments",),
 )
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from client_rig import TASK_UID, Asked, Model, ask_in_session, new_tree
 from clients.installed import CLIENTS, CREDENTIALS, Client
-from clients.tricks import EVIDENCE, TRICKS, Tricks, make_traps
+from clients.tricks import EVIDENCE, TRICKS, TRUSTED, Tricks, make_traps
+from codingagents.rewrite import places
 from codingagents.trust.events import ExecAllowed, ExecDenied, HelperRefused, TaskStarted
 from container_rig import AGENT_UID
 
@@ -62,15 +63,23 @@ def _ends(events: list[Any], tricks: Tricks) -> set[str]:
     return {end for end in tricks.denied if any(event.resolved_path.endswith(end) for event in events)}
 
 
-def tried(model: Model, name: str, routing: str, *, flags: tuple[str, ...] = (), planted: bool = True) -> Tried:
+def tried(
+    model: Model,
+    name: str,
+    routing: str,
+    *,
+    tricks: Tricks | None = None,
+    flags: tuple[str, ...] = (),
+    planted: bool = True,
+) -> Tried:
     """Have all of it tried in a session that routes so; `planted` says whether the tree's programs are in its PATH."""
-    client, tricks = CLIENTS[name], TRICKS[name]
+    client, tricks = CLIENTS[name], tricks or TRICKS[name]
     with new_tree(model.directory) as tree:
         make_traps(tree)
         subprocess.run(["chown", "-R", f"{OWNER}:{OWNER}", tree], check=True)
         # With the tree among what may be executed, so that it is the routing that holds, and nothing beside it.
         trees = json.dumps(["/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", str(tree)])
-        tables = f"[session]\nworkspace_acl = true\n[exec]\n{routing}\ntrees = {trees}\n"
+        tables = f"[session]\nworkspace_acl = true\n[exec]\n{routing}\ntrees = {trees}\n{tricks.tables(str(tree))}"
         asked = ask_in_session(
             model, client, tricks.calls, tree, tables=tables, flags=flags,
             arguments=tricks.arguments(str(tree)), PATH=f"{tree}/bin:/usr/bin:/bin" if planted else "/usr/bin:/bin",
@@ -164,3 +173,18 @@ def test_where_mounts_are_allowed_what_hooks_and_detached_commands_start_is_a_ta
     assert {uid for _, uid in mounted.evidence} == {TASK_UID}
     assert {what for what, _ in mounted.evidence} >= mounted.tricks.routed
     assert mounted.hunted["found"] == []
+
+
+def test_a_library_of_a_project_that_codex_is_told_to_trust_is_not_loaded_into_the_task_shell(model: Model) -> None:
+    """In enforce mode: no command runs then. The controls are a session that routes nothing, and one that observes."""
+    unrouted = tried(model, "codex", 'route = "never"', tricks=TRUSTED)
+    assert {what for what, uid in unrouted.evidence if uid == AGENT_UID} >= TRUSTED.ran
+    observed = tried(model, "codex", 'mode = "observe"', tricks=TRUSTED)
+    assert ("library", AGENT_UID) in observed.evidence
+    enforced = tried(model, "codex", ENFORCED, tricks=TRUSTED)
+    assert enforced.evidence == []
+    denied = enforced.asked.of(ExecDenied)
+    assert _ends(denied, TRUSTED) == TRUSTED.denied
+    (reason,) = {event.reason for event in denied if event.resolved_path == f"{places.SHELLS}/bash"}
+    assert reason == "LD_PRELOAD would have other code run in it"
+    assert "Operation not permitted" in enforced.asked.raw[0]

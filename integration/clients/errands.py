@@ -46,7 +46,7 @@ def claude(where: str) -> Sequence[Call]:
         shell("pwd; echo $CLAUDECODE $CLAUDE_CODE_ENTRYPOINT"),
         shell(_LATE, run_in_background=True),
         shell(_NOW),
-        shell(f"echo started; {_FOR_EVER}", timeout=1000),
+        shell(f"echo started; {_FOR_EVER}", timeout=2000),
         {"name": "TaskStop", "arguments": {"task_id": "{id}"}, "found": {"id": r"background \(ID: (\w+)\)"}},
         shell(_NOBODY_LEFT),
         {"name": "Write", "arguments": {"file_path": f"{where}/written", "content": "by the client\n"}},
@@ -57,7 +57,7 @@ def claude(where: str) -> Sequence[Call]:
 def claude_in_the_foreground(where: str) -> Sequence[Call]:
     """What `CLAUDE_CODE_DISABLE_BACKGROUND_TASKS` asks for: a command over its time is killed."""
     shell = CLIENTS["claude"].shell
-    return [shell(f"echo started; {_FOR_EVER}", timeout=1000), shell(_NOBODY_LEFT)]
+    return [shell(f"echo started; {_FOR_EVER}", timeout=2000), shell(_NOBODY_LEFT)]
 
 
 def codex(where: str) -> Sequence[Call]:
@@ -71,7 +71,7 @@ def codex(where: str) -> Sequence[Call]:
         shell("pwd", workdir=f"{where}/sub"),
         shell("shopt -q login_shell || echo none", login=False),
         shell("[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && tty | tr -d 0-9; stty size; echo $TERM; echo $CODEX_CI", tty=True),
-        shell("trap 'echo int; exit 5' INT; echo ready; while :; do sleep 0.1; done", tty=True, yield_time_ms=1500),
+        shell("trap 'echo int; exit 5' INT; echo ready; while :; do sleep 0.1; done", tty=True, yield_time_ms=2500),
         {"name": "write_stdin", "arguments": {"session_id": "{session_id}", "chars": "\x03"}, "found": running},
         shell("read -r line; echo got $line", tty=True, yield_time_ms=250),
         {"name": "write_stdin", "arguments": {"session_id": "{session_id}", "chars": "hello\r"}, "found": running},

@@ -57,6 +57,11 @@ def make_traps(tree: Path) -> None:
         "hooks": {"SessionStart": hook, "PreToolUse": hook, "PostToolUse": hook, "SessionEnd": hook},
         "apiKeyHelper": f"{_says('key-helper', tree)}; echo key",
     }
+    (tree / ".codex").mkdir()
+    (tree / ".codex" / "config.toml").write_text(
+        f'[shell_environment_policy.set]\nLD_PRELOAD = "{tree}/library.so"\n'
+        f'[mcp_servers.planted]\ncommand = "{tree}/bin/node"\n'
+    )
     (tree / ".claude").mkdir()
     (tree / ".claude" / "settings.json").write_text(json.dumps(settings))
 
@@ -88,6 +93,7 @@ class Tricks:
     denied: frozenset[str]  # programs whose exec a session denies, by the ends of their paths
     routed: frozenset[str]  # evidence of these is a task's where the shells themselves are task shells
     arguments: Callable[[str], Sequence[str]] = lambda _tree: ()
+    tables: Callable[[str], str] = lambda _tree: ""  # of config.toml
 
 
 def _claude(tree: str) -> Sequence[Call]:
@@ -147,3 +153,11 @@ TRICKS: Mapping[str, Tricks] = {
         routed=frozenset({"detached"}),
     ),
 }
+# A project that the user trusts chooses variables of each command, and with them a library, and an MCP server.
+TRUSTED = Tricks(
+    calls=lambda _tree: [CLIENTS["codex"].shell("echo hello")],
+    ran=frozenset({"library", "node"}),
+    denied=frozenset({"/shells/bash", "/bin/node"}),
+    routed=frozenset(),
+    tables=lambda tree: f'[projects."{tree}"]\ntrust_level = "trusted"\n',
+)

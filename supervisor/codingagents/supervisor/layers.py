@@ -143,7 +143,7 @@ def _limits(observations: Sequence[Observation], facts: Facts) -> _Outcome:
         return _Outcome("unavailable", _said(observations), "not refused", detail)
     if not facts.task_totals_held:
         why = f"the bounds of all tasks together do not hold: {facts.task_totals}"
-        return _Outcome("partial", _said(observations), why, detail, "--privileged, or no totals in task_limits")
+        return _Outcome("partial", _said(observations), why, detail, "--cap-add SYS_ADMIN, or no totals in task_limits")
     return _Outcome("enforced", _said(observations), "", detail)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from codingagents.rewrite.specs import TaskTotals
-from codingagents.supervisor import cgroup_rules
+from codingagents.supervisor import cgroup_rules, kernel
 from codingagents.supervisor.cgroup_rules import Controller, Hierarchy
 
 _LEAF: Final = "coding-agents-session"  # of version 2: where what was in our own group goes
@@ -36,6 +36,7 @@ class TaskGroup:
     name: str
     totals: TaskTotals
     is_pid1: bool = False
+    may_mount: bool = False  # in a mount namespace of our own
     proc: str = "/proc/self"
     # Of each controller, where our own group was at first: it may have moved since (`_make_room`).
     _places: dict[Controller, Hierarchy | None] = field(default_factory=dict)
@@ -61,19 +62,10 @@ class TaskGroup:
     def remove(self) -> str:
         """Remove the group, once nothing is in it; returns why it cannot be, as a clause, or ""."""
         for directory in sorted(self._made):
-            deadline = time.monotonic() + _PATIENCE
-            while True:
-                try:
-                    os.rmdir(directory)
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    if error.errno == errno.EBUSY and time.monotonic() < deadline:
-                        time.sleep(_PAUSE)
-                        continue
-                    return f"{directory}: {error.strerror}"
-                self._made.discard(directory)
-                break
+            with self._writable(os.path.dirname(directory)):
+                if why := _remove(directory):
+                    return f"{directory}: {why}"
+            self._made.discard(directory)
         return ""
 
     def _look(self, controllers: Sequence[Controller]) -> None:
@@ -89,6 +81,10 @@ class TaskGroup:
         found = self._places[controller]
         if found is None:
             raise _UndelegatedError("no hierarchy is mounted that has it")
+        with self._writable(found.directory):
+            return self._bound_in(controller, found, pid)
+
+    def _bound_in(self, controller: Controller, found: Hierarchy, pid: int) -> str:
         wanted = cgroup_rules.settings(controller, found.version, self.totals)
         directory = f"{found.directory}/{self.name}"
         self._make(controller, found, wanted[0][0])
@@ -102,6 +98,28 @@ class TaskGroup:
             if str(pid) not in _read(f"{directory}/cgroup.procs").split():
                 raise _UndelegatedError("the process was not moved")
         return f"{controller} {held} (cgroup v{found.version})"
+
+    @contextlib.contextmanager
+    def _writable(self, directory: str) -> Iterator[None]:
+        """Have a hierarchy that the engine mounted read-only writable for the block, in our own mount namespace.
+
+        Not for longer: version 1 has files in it that everybody may write to.
+        """
+        point = directory
+        while self.may_mount and not os.path.ismount(point):
+            point = os.path.dirname(point)
+        flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        try:
+            remounted = self.may_mount and bool(os.statvfs(point).f_flag & kernel.MS_RDONLY)
+            if remounted:
+                kernel.mount("none", point, None, flags)
+        except OSError:  # a security module forbids it: what follows says that it is read-only
+            remounted = False
+        try:
+            yield
+        finally:
+            if remounted:
+                kernel.mount("none", point, None, flags | kernel.MS_RDONLY)
 
     def _make(self, controller: str, found: Hierarchy, needed: str) -> None:
         """Make the group's directory; in version 2 its files are there where our own group hands the controller on."""
@@ -118,6 +136,22 @@ class TaskGroup:
                 _make_room(found.directory, controller)
         if not os.path.exists(f"{directory}/{needed}"):
             raise _UndelegatedError(f"{found.directory}/cgroup.subtree_control has it not")
+
+
+def _remove(directory: str) -> str:
+    """Remove a group; returns why it cannot be, or ""."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                return os.strerror(error.errno or 0)
+            time.sleep(_PAUSE)
+        else:
+            return ""
 
 
 def _make_room(directory: str, controller: str) -> None:

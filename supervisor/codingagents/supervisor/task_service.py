@@ -63,7 +63,12 @@ class TaskService:
         self._session_dir = session_dir
         self._children = children
         self._identity = task_plan.identity(spec)
-        self._group = TaskGroup(group_name(spec.session), spec.task_totals, is_pid1=processes.is_pid1())
+        self._group = TaskGroup(
+            group_name(spec.session),
+            spec.task_totals,
+            is_pid1=processes.is_pid1(),
+            may_mount=not facts.mount_namespace,
+        )
         self._host = TaskHost(
             Confinement(sandbox=self._sandbox, facts=facts, wishes=spec.layers, settings=settings, group=self._group),
             children=children,

@@ -153,7 +153,11 @@ def test_the_means_are_those_that_hold() -> None:
     )
     assert way.environment == {"CLAUDE_CODE_SHELL": BASH, "SHELL": BASH}
     copilot = planned(spec("copilot"), found(CLAUDE))
-    assert copilot.environment == {"COPILOT_BASH_PATH": BASH, "COPILOT_DISABLE_LOGIN_SHELL_ENV": "1"}
+    assert copilot.environment == {
+        "COPILOT_BASH_PATH": BASH,
+        "COPILOT_DISABLE_LOGIN_SHELL_ENV": "1",
+        "NODE_COMPILE_CACHE": "/run/coding-agents/home/.cache/node",
+    }
     assert copilot.means == ("environment COPILOT_BASH_PATH",)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from codingagents.rewrite import places
 from codingagents.rewrite.clients.base import ClientFile, Endpoint, Need, Shelling, Switches, Transport
 
 NAME = "copilot"
@@ -22,7 +23,12 @@ _NATIVE = ("../copilot-linux*", "node_modules/@github/copilot-linux*")
 SHELLING = Shelling(
     measured="1.0.102",
     # Without the second it takes its own PATH from a login shell, which is a task: that must not choose for the agent.
-    environment={"COPILOT_BASH_PATH": "{shell}", "COPILOT_DISABLE_LOGIN_SHELL_ENV": "1"},
+    # Without the third it runs what it finds compiled in /tmp, where a task of an earlier session may have put it.
+    environment={
+        "COPILOT_BASH_PATH": "{shell}",
+        "COPILOT_DISABLE_LOGIN_SHELL_ENV": "1",
+        "NODE_COMPILE_CACHE": f"{places.AGENT_HOME}/.cache/node",
+    },
     account_shell=False,
     needs=(
         Need(path="", why="the client itself"),

@@ -54,15 +54,18 @@ def routed(
     name: str = "claude",
     mounts: bool = True,
     container: Sequence[str] = (),
+    arguments: Sequence[str] = (),
 ) -> Iterator[Session]:
     """A session of that client, whose agent is up; without `mounts` root may not make any, as in a container.
 
-    `container` is a prefix that makes what an engine would.
+    `container` is a prefix that makes what an engine would; `arguments` are the client's own.
     """
     before = tuple(container) if mounts or container else DOCKER_CAPABILITIES
     engine: Literal["local", "docker"] = "docker" if container else "local"
     config = _CONFIG.format(mode=exec_mode, open=where.open, more=more)
-    with start(mode, where, config, [str(program(where, name))], agent=name, prefix=before, engine=engine) as session:
+    with start(
+        mode, where, config, [str(program(where, name)), *arguments], agent=name, prefix=before, engine=engine
+    ) as session:
         assert session.answer() == "up"
         yield session
 

@@ -128,3 +128,18 @@ def test_who_is_not_to_be_routed_is_not(where: Place) -> None:
         assert not routing(session).routed
         assert "CLAUDE_CODE_SHELL" not in environment(session)
         assert session.ask("run", "/bin/sh", "-c", "id -u")["output"] == f"{session.uid_base}\n"
+
+
+@only("claude")
+def test_without_trap_and_landlock_nothing_is_said_to_be_denied(where: Place) -> None:
+    layers = '[session]\nlayers = { exec_trap = "off", landlock_exec = "off" }'
+    with routed("subreaper", where, "enforce", layers, mounts=False) as session:
+        assert (routing(session).routed, routing(session).enforced) == (True, False)
+        assert session.sentences() == []
+        assert session.ask("run", "/bin/sh", "-c", "id -u")["output"] == f"{session.uid_base}\n"
+
+
+@only("claude")
+def test_settings_that_the_user_gives_the_client_win_and_ours_are_no_means_then(where: Place) -> None:
+    with routed("subreaper", where, "observe", arguments=["--settings", "mine.json"], mounts=False) as session:
+        assert routing(session).means == ["environment CLAUDE_CODE_SHELL", "environment SHELL"]

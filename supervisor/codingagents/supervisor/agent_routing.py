@@ -52,9 +52,7 @@ class AgentRouting:
         """
         if self._table is None:
             return None
-        held = [f"{places.CLIENTS}/{settings.path}" for settings in self.settings if settings.arguments]
-        if self.client != "" and routing.name_of(self._command) != self.client:
-            held.clear()  # the program around it is told nothing by arguments
+        held = [f"{places.CLIENTS}/{settings.path}" for settings in self.settings if self._is_told_of(settings)]
         if accounts is not None:
             administrators = [settings for settings in self._settings() if settings.path.startswith("/")]
             held += [settings.path for settings in administrators if self.managed.put(settings)]
@@ -75,6 +73,18 @@ class AgentRouting:
                 settings=held,
                 over=client_programs.shells_of_the_system(shells),
             ),
+        )
+
+    def _is_told_of(self, settings: Settings) -> bool:
+        """Say whether its arguments make the client use a file: the user's own, of the same name, would win over them.
+
+        A program around the client is given none.
+        """
+        own = {word.partition("=")[0] for word in self._command[1:]}
+        return (
+            routing.name_of(self._command) == self.client
+            and bool(settings.arguments)
+            and not own & {*settings.arguments}
         )
 
     def _settings(self) -> list[Settings]:

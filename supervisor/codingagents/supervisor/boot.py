@@ -195,7 +195,7 @@ class Session:
         rows = await role.confine(self._confinement(dirs, switches.environment, way), facts, self._spec.layers)
         dirs.drop_probe_file()
         log.append(LayerReport(role=Role.AGENT.value, layers=rows))
-        self._say_what_is_routed(log, None if way is None else way.mounted(role.mounted))
+        self._say_what_is_routed(log, role, way)
         if missing := agent_plan.missing_layers(rows):
             raise UnconfinedError(missing)
         child = self._parts.stub.child
@@ -230,9 +230,13 @@ class Session:
         self._made.accounts = AccountFiles()
         return await trio.to_thread.run_sync(self._made.accounts.add, self._spec.uids, self._agent.account_shell)
 
-    def _say_what_is_routed(self, log: EventLog, way: Routing | None) -> None:
-        log.append(NOT_ROUTED if way is None else way.event())
-        if way is not None and way.enforced:
+    def _say_what_is_routed(self, log: EventLog, role: ConfinedRole, way: Routing | None) -> None:
+        if way is None or role.held is None:
+            log.append(NOT_ROUTED)
+            return
+        way = way.as_seen(role.mounted, denies=role.held.trapped or role.held.landlock)
+        log.append(way.event())
+        if way.enforced:
             complain(way.sentence())
 
     def _started(self, accounts: str) -> SessionStarted:

@@ -90,15 +90,17 @@ class Routing:
     unmounted: tuple[str, ...] = ()
     open: tuple[str, ...] = ()
 
-    def mounted(self, over: Sequence[str]) -> Routing:
-        """Return the same once the task shells lie over the shells at the paths `over`, links resolved."""
-        if not over:
-            return self
+    def as_seen(self, over: Sequence[str], *, denies: bool) -> Routing:
+        """Return the same once it was tried: task shells lie over the shells at the paths `over`, links resolved.
+
+        `denies`: trap or Landlock stands behind it; with neither, nothing that is unrouted is denied.
+        """
         return dataclasses.replace(
             self,
+            enforced=self.enforced and denies,
             means=(*self.means, *(f"mounted over {path}" for path in over)),
             routes=self.routes.with_mounted(over),
-            unmounted=(),
+            unmounted=() if over and {*over} >= self.shims.keys() else self.unmounted,
         )
 
     def event(self) -> SessionRouting:
@@ -158,7 +160,9 @@ def plan(spec: SessionSpec, table: Table, shell: str, found: Found) -> Routing:
     degrades = list(shelling.degrades)
     unmounted = list(shelling.unmounted)
     if shelling.account_shell and not shelling.environment and "account shell" not in means:
-        unmounted.append("the agent has no account with the task shell: it runs commands by the system's bash, which is refused")
+        unmounted.append(
+            "the agent has no account with the task shell: it runs commands by the system's bash, which is refused"
+        )
     if any(installed.replaceable for installed in theirs):
         degrades.append("the agent can replace the client's program, and so run any: install it as root")
     return Routing(

@@ -166,7 +166,7 @@ def test_an_account_without_the_task_shell_is_said() -> None:
     without = planned(spec("codex"), found(CLAUDE, account_shell="/bin/sh"))
     assert said in without.event().degrades
     assert said not in planned(spec("codex"), found(CLAUDE, account_shell=BASH)).event().degrades
-    assert said not in without.mounted(["/usr/bin/bash"]).event().degrades
+    assert said not in without.as_seen(["/usr/bin/bash"], denies=True).event().degrades
 
 
 def test_a_client_that_the_agent_can_replace_is_said() -> None:
@@ -176,14 +176,18 @@ def test_a_client_that_the_agent_can_replace_is_said() -> None:
 
 
 def test_mounted_shells_are_its_own_and_what_ran_by_them_works() -> None:
-    way = planned(spec(), found(CLAUDE))
+    shims = {"/usr/bin/bash": BASH, "/usr/bin/dash": f"{SHELLS}/sh"}
+    way = planned(spec(), found(CLAUDE, over=shims))
     assert any("hooks" in sentence for sentence in way.event().degrades)
+    some = way.as_seen(["/usr/bin/bash"], denies=True)
+    assert any("hooks" in sentence for sentence in some.event().degrades)
     assert "hooks" in way.sentence()
-    over = way.mounted(["/usr/bin/bash", "/usr/bin/dash"])
+    over = way.as_seen(["/usr/bin/bash", "/usr/bin/dash"], denies=True)
     assert [own.path for own in over.routes.own][-2:] == ["/usr/bin/bash", "/usr/bin/dash"]
     assert over.means[-1] == "mounted over /usr/bin/dash"
     assert not any("hooks" in sentence for sentence in over.event().degrades)
-    assert way.mounted([]) == way
+    assert way.as_seen([], denies=True) == way
+    assert not way.as_seen([], denies=False).event().enforced
 
 
 def test_shells_are_mounted_over_but_for_what_runs_the_client_itself() -> None:

@@ -94,7 +94,7 @@ class Wrapping:
                 raise _failed(path, error) from None
             if recorded:
                 self._write_record(path, None)
-            return done if recorded or done else f"{path} is not wrapped"
+            return done or f"{path} is not wrapped"
 
     def survey(self, *, thorough: bool = True) -> Iterator[tuple[Wrapped, State, str]]:
         """Yield each record, what has become of it, and that as a sentence."""

@@ -177,7 +177,7 @@ def test_a_package_that_was_removed_can_be_forgotten(client: Client) -> None:
     with pytest.raises(NotFoundError, match="is not there"):
         client.install()
     client.vendor.unlink()
-    client.remove()
+    assert client.remove() == f"{client.path} is not wrapped"
     assert client.states() == []
 
 

@@ -128,7 +128,7 @@ def ask_alone(
         *(part for name, value in environment.items() for part in ("--env", f"{name}={value}")),
     ]
     # A shell as PID 1, for a client reaps no orphans.
-    command = ("sh", "-c", '"$@"; exit $?', "sh", *client.command(run, *arguments))
+    command = ("sh", "-c", '"$@"; exit $?', "sh", *client.command(run, *client.alone, *arguments))
     with model.engine.running(flags, *command) as running:
         return _to_its_end(model, client, run, running, str(tree))
 

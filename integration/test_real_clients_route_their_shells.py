@@ -1,7 +1,7 @@
 """Claude Code, Codex and Copilot CLI in a real Docker container: their commands are tasks, and behave as without us.
 
-Each client is asked the same twice by a model of ours: alone, as an ordinary user, and as the agent of a session that
-enforces. What its own shell tool answered is compared.
+Each client is asked the same twice by a model of ours: alone, as an ordinary user, and as the agent of a session, which
+enforces but where that takes something away. What its own shell tool answered is compared.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ OWNER = 1000  # of the workspaces
 ENFORCED = '[exec]\nmode = "enforce"\nrules = [{ allow = "/**", role = "task" }]\n'
 IN_A_COPY = f'[session]\nworkspace_mode = "copy"\n{ENFORCED}'
 IN_THE_TREE = f"[session]\nworkspace_acl = true\n{ENFORCED}"
+OBSERVED = '[session]\nworkspace_mode = "copy"\n[exec]\nmode = "observe"\n'
 _CODE_MODE = ("-c", 'model="gpt-6-sol"')
 
 
@@ -52,6 +53,7 @@ ERRANDS: Mapping[str, Errand] = {
         client=CLIENTS["codex"].by_its_script, calls=errands.codex_in_code_mode, arguments=_CODE_MODE
     ),
     "copilot": Errand(client=CLIENTS["copilot"], calls=errands.copilot),
+    "copilot, detached": Errand(client=CLIENTS["copilot"], calls=errands.copilot_detached, tables=OBSERVED),
     "claude builds": Errand(client=CLIENTS["claude"], calls=errands.claude_builds, tables=IN_THE_TREE),
     "codex builds": Errand(
         client=CLIENTS["codex"], calls=errands.codex_builds, tables=IN_THE_TREE, arguments=_CODE_MODE
@@ -84,14 +86,16 @@ def compared(request: pytest.FixtureRequest, model: Model) -> Compared:
 
 
 def test_what_the_clients_tools_answer_is_the_same_as_without_us(compared: Compared) -> None:
-    assert len(compared.alone.results) == len(compared.errand.calls("")), compared.alone.errors
-    assert compared.routed.results == compared.alone.results, compared.routed.errors
+    asked = len(compared.errand.calls(""))  # Copilot may add that a detached command has ended
+    assert len(compared.alone.results) >= asked, compared.alone.errors
+    assert compared.routed.results[:asked] == compared.alone.results[:asked], compared.routed.errors
     assert (compared.alone.code, compared.routed.code) == (0, 0)
 
 
 def test_each_command_is_a_task_of_the_task_user(compared: Compared) -> None:
     (routing,) = compared.routed.of(SessionRouting)
-    assert (routing.client, routing.routed, routing.enforced) == (compared.errand.client.name, True, True)
+    assert (routing.client, routing.routed) == (compared.errand.client.name, True)
+    assert routing.enforced == (compared.errand.tables is not OBSERVED)
     started = compared.routed.of(TaskStarted)
     assert {(task.user_id, task.requester_user_id) for task in started} == {(TASK_UID, AGENT_UID)}
     assert len(started) >= len(compared.errand.calls("")) // 2, "the rest are calls of other tools"
@@ -104,7 +108,8 @@ def test_the_client_itself_executes_its_own_program_and_the_task_shell_and_nothi
     assert [need for need in routing.needs if not need.startswith(theirs)] == []
     executed = {event.resolved_path for event in compared.routed.of(ExecAllowed) if event.role == "agent"}
     assert f"{places.SHELLS}/bash" in executed
-    assert [path for path in executed if not any(fnmatch(path, need) for need in routing.needs)] == []
+    more = {path for path in executed if not any(fnmatch(path, need) for need in routing.needs)}
+    assert not more or not routing.enforced, "the control: where nothing is denied, it executes more"
     refused = {event.reason for event in compared.routed.of(ExecDenied) if event.rule != "self-test"}
     assert refused <= {"unrouted", "nothing there"}
 

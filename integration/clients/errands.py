@@ -112,6 +112,12 @@ def copilot(where: str) -> Sequence[Call]:
     ]
 
 
+def copilot_detached(where: str) -> Sequence[Call]:
+    """A command that outlives its call, watched over by a shell of the client's own."""
+    shell = CLIENTS["copilot"].shell
+    return [shell(_LATE, mode="async", detach=True, shellId="far"), shell(_NOW)]
+
+
 def claude_builds(where: str) -> Sequence[Call]:
     """The client's edits and a task's builds, on each other's files."""
     shell = CLIENTS["claude"].shell

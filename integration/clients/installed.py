@@ -53,6 +53,7 @@ class Client:
     program: str
     arguments: tuple[str, ...]  # `{url}` is the model's, for this run
     prompt: tuple[str, ...]  # after all other arguments
+    alone: tuple[str, ...] = ()  # arguments that it needs where no session has told it the same
     credentials: tuple[str, ...]  # names in CREDENTIALS that it is given
     variables: Mapping[str, str]  # `{url}` as well
     shell_tool: str
@@ -118,9 +119,10 @@ _CODEX = Client(
     arguments=(
         *("exec", "--skip-git-repo-check", "-c", 'model="fake"', "-c", 'model_provider="fake"'),
         *("-c", 'model_providers.fake={name="fake", base_url="{url}/v1", wire_api="responses"}'),
-        *("-c", 'sandbox_mode="danger-full-access"', "-c", 'approval_policy="never"'),
+        *("-c", 'approval_policy="never"'),
     ),
     prompt=("go",),
+    alone=("-c", 'sandbox_mode="danger-full-access"'),
     credentials=("OPENAI_API_KEY", "CODEX_API_KEY", "MY_TOKEN"),
     variables={},
     shell_tool="exec_command",

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from codingagents.trust.events import ExecAllowed
-from demo import claims, session, stage, venv
+from codingagents.trust.events import AnyEvent, ExecAllowed, HelperRefused, LayerReport, TaskEnded
+from demo import claims, judging, session, stage, venv
 from demo.session import Evidence, Line, Verdict
 
 ROOT = Path(__file__).parents[1]
@@ -56,27 +56,31 @@ def test_every_claim_holds_and_a_pipe_gets_one_plain_line_for_each() -> None:
 
 
 def test_what_is_broken_fails_by_name_and_nothing_else_does() -> None:
-    broken = [f"--sabotage={name}" for name in ("leak", "pins", "uid-gate", "deny", "landlock")]
+    broken = [f"--sabotage={name}" for name in ("leak", "pins", "uid-gate", "deny", "landlock", "task-environment")]
     done = subprocess.run([*DEMO, *broken], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1, done.stdout + done.stderr
     # Without a denied exec in the log there is no line to tamper with.
-    expected = ["pins", "hunt", "other-uid", "denied", "landlock", "layers", "changed", "forged"]
+    expected = ["pins", "hunt", "other-uid", "denied", "landlock", "task-helper", "task-environment", "task-hunt"]
+    expected += ["layers", "task-layers", "changed", "forged"]
     assert failed_lines(done.stdout) == expected
-    assert f"8 of {len(NAMES)} claims do not hold: {', '.join(expected)}." in done.stdout
-    assert re.search(r"^FAILED .*FOUND \d+ times: raw in own-environ of self", done.stdout, re.MULTILINE)
+    assert f"{len(expected)} of {len(NAMES)} claims do not hold: {', '.join(expected)}." in done.stdout
+    assert len(re.findall(r"^FAILED .*FOUND \d+ times: raw in own-environ of self", done.stdout, re.MULTILINE)) == 2
+    assert re.search(r"^FAILED .*DEMO_MODEL_KEY: it is THERE.*, withheld: LC_SABOTAGE$", done.stdout, re.MULTILINE)
 
 
 def test_a_terminal_gets_colours_and_the_claim_that_fails() -> None:
     ours, theirs = pty.openpty()
     environment = {"PATH": os.defpath, "TERM": "xterm-256color", "COLUMNS": "200"}
-    command = [*DEMO, "--sabotage=bearer-gate"]
+    command = [*DEMO, "--sabotage=bearer-gate", "--sabotage=runner"]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         output = b"".join(read_all(ours)).decode()
     assert process.returncode == 1, output
     assert "\x1b[1;31m" in output
-    assert output.count("FAILED") == 1
-    assert f"1 of {len(NAMES)} claims do not hold: no-bearer." in output
+    # No task was asked for, so that no sandbox was made whose layers could be tried.
+    expected = ["no-bearer", *(rule.name for rule in claims.SECTIONS["Tasks"]), "task-layers"]
+    assert output.count("FAILED") == len(expected)
+    assert f"{len(expected)} of {len(NAMES)} claims do not hold: {', '.join(expected)}." in " ".join(output.split())
 
 
 def read_all(terminal: int) -> Iterator[bytes]:
@@ -130,7 +134,7 @@ def evidence() -> Evidence:
 
 
 def failing(evidence: Evidence) -> list[str]:
-    judged = [claims.judge(rule, evidence) for rules in claims.SECTIONS.values() for rule in rules]
+    judged = [judging.judge(rule, evidence) for rules in claims.SECTIONS.values() for rule in rules]
     return [claim.name for claim in judged if not claim.holds]
 
 
@@ -139,24 +143,52 @@ def edited(change: Callable[[Line], Line | None]) -> Callable[[Evidence], dict[s
     return lambda evidence: {"said": [line for each in evidence.said if (line := change(dict(each))) is not None]}
 
 
-def without_finding(target: str) -> Callable[[Line], Line]:
-    def change(line: Line) -> Line:
-        if "found" in line:
+def without_finding(target: str, role: str = "agent") -> Callable[[Evidence], dict[str, Any]]:
+    """Return the change that the hunt as `role` did not find `target`."""
+
+    def change(line: Line, uid: int) -> Line:
+        if "found" in line and line["uid"] == uid:
             line["found"] = [finding for finding in line["found"] if finding["target"] != target]
         return line
 
-    return change
+    return lambda evidence: edited(lambda line: change(line, evidence.uids[role]))(evidence)
+
+
+def trespassed(by: str, probe: str, **facts: object) -> Callable[[Evidence], dict[str, Any]]:
+    return edited(lambda line: line | facts if (line.get("by"), line.get("probe")) == (by, probe) else line)
+
+
+def errand(name: str, **facts: object) -> Callable[[Evidence], dict[str, Any]]:
+    return edited(lambda line: line | facts if line.get("errand") == name else line)
+
+
+def without_event(is_it: Callable[[AnyEvent], bool]) -> Callable[[Evidence], dict[str, Any]]:
+    return lambda evidence: {"records": [record for record in evidence.records if not is_it(record.event)]}
 
 
 def answered(probe: str, status: int) -> Callable[[Line], Line]:
     return lambda line: line | {"status": status} if line.get("probe") == probe else line
 
 
-def without_exec_of(name: str) -> Callable[[Evidence], dict[str, Any]]:
-    def is_of(event: object) -> bool:
-        return isinstance(event, ExecAllowed) and name in " ".join((event.executable_path, *event.command_args))
+def exec_of(name: str) -> Callable[[AnyEvent], bool]:
+    return lambda event: (
+        isinstance(event, ExecAllowed) and name in " ".join((event.executable_path, *event.command_args))
+    )
 
-    return lambda evidence: {"records": [record for record in evidence.records if not is_of(record.event)]}
+
+def without_refusals_of(role: str) -> Callable[[Evidence], dict[str, Any]]:
+    def is_one(event: AnyEvent, uid: int) -> bool:
+        return isinstance(event, HelperRefused) and event.peer_user_id == uid
+
+    return lambda evidence: without_event(lambda event: is_one(event, evidence.uids[role]))(evidence)
+
+
+def ended_as(code: int) -> Callable[[AnyEvent], bool]:
+    return lambda event: isinstance(event, TaskEnded) and event.exit_code == code
+
+
+def is_report_of(role: str) -> Callable[[AnyEvent], bool]:
+    return lambda event: isinstance(event, LayerReport) and event.role == role
 
 
 ALTERED: dict[str, tuple[str, Callable[[Evidence], dict[str, Any]]]] = {
@@ -172,19 +204,34 @@ ALTERED: dict[str, tuple[str, Callable[[Evidence], dict[str, Any]]]] = {
     "the impostor got a byte": ("pins", lambda evidence: {"impostor": evidence.impostor | {"bytes": 1}}),
     "the impostor was never called": ("pins", lambda evidence: {"impostor": evidence.impostor | {"accepted": 0}}),
     "the impostor's certificate is bad anyway": ("pins", lambda _: {"impostor_without_pins": None}),
-    "no canary in memory": ("canaries", edited(without_finding("canary-in-mem"))),
-    "no canary in files": ("canaries", edited(without_finding("canary-in-file"))),
+    "no canary in memory": ("canaries", without_finding("canary-in-mem")),
+    "no canary in files": ("canaries", without_finding("canary-in-file")),
     "the server serves anybody": ("direct", edited(answered("upstream, no credential", 200))),
     "the server takes the local bearer": ("direct", edited(answered("upstream, local bearer", 200))),
     "not even the agent is let in": (
         "other-uid",
         lambda evidence: {"outsiders": dict.fromkeys(evidence.outsiders, evidence.outsiders[0])},
     ),
-    "an exec is not in the log": ("execs", without_exec_of("probes.py")),
+    "an exec is not in the log": ("execs", without_event(exec_of("probes.py"))),
     "modes would not allow the denied program": (
         "denied",
         lambda evidence: {"outside": evidence.outside | {stage.DENIED: "Permission denied"}},
     ),
+    "a byte was lost": ("task-runs", errand("exact", same=False)),
+    "a signal became an exit code": ("task-runs", errand("signal", code=143)),
+    "a task read the config": ("task-config", trespassed("task", "client config", errno=None)),
+    "not even the agent reads its config": ("task-config", trespassed("agent", "client config", errno="EACCES")),
+    "the agent's memory was read": ("task-agent", trespassed("task", "memory of the agent", errno=None)),
+    "nobody can read the agent": ("task-agent", trespassed("agent", "environment of the agent", errno="EACCES")),
+    "the helper is down": ("task-helper", trespassed("agent", "helper", status=None)),
+    "no helper tells of the task": ("task-helper", without_refusals_of("task")),
+    "the agent has no secret": ("task-environment", trespassed("agent", "own environment", canary=False)),
+    "no canary in a task's memory": ("task-hunt", without_finding("canary-in-mem", "task")),
+    "a task's pipe is held": ("task-left", errand("left alone", over=False)),
+    "a task never ran": ("task-left", errand("left alone", ready=False)),
+    "a task's end is not in the log": ("task-log", without_event(ended_as(7))),
+    "a task's exec is not in the log": ("task-log", without_event(exec_of("/usr/bin/cat"))),
+    "tasks have no layer report": ("task-layers", without_event(is_report_of("task"))),
     "the log does not verify": (
         "log",
         lambda evidence: {"verdicts": evidence.verdicts | {"whole": Verdict(1, "line 1: no")}},
@@ -207,9 +254,9 @@ def test_altered_evidence_fails_its_claim_and_no_other(evidence: Evidence, what:
 
 
 def test_where_yama_closes_all_memory_the_missing_canary_is_told_and_not_counted(evidence: Evidence) -> None:
-    closed = dataclasses.replace(evidence, **edited(without_finding("canary-in-mem"))(evidence), yama=2)
+    closed = dataclasses.replace(evidence, **without_finding("canary-in-mem")(evidence), yama=2)
     (rule,) = (rule for rules in claims.SECTIONS.values() for rule in rules if rule.name == "canaries")
-    claim = claims.judge(rule, closed)
+    claim = judging.judge(rule, closed)
     assert claim.holds
     assert "not in mem, which kernel.yama.ptrace_scope = 2 closes to every UID" in claim.observed
 

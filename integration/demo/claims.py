@@ -6,61 +6,27 @@ not show the attack to be a real one.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
 
 from codingagents.trust import events
-from codingagents.trust.events import AnyEvent, Layer
-from demo.session import OTHER_UID, Evidence, Line, Verdict
+from demo import task_claims
+from demo.judging import (
+    CANARIES,
+    Observed,
+    Rule,
+    code,
+    every_canary,
+    found_in,
+    layer_rows,
+    layers_hold,
+    logged,
+    said,
+    searches,
+)
+from demo.session import OTHER_UID, Evidence, Verdict
 from demo.stage import DENIED
 
-# What must hold wherever the local engine works; the others depend on the machine, and the report says so.
-EXPECTED_LAYERS = ("uid_drop", "no_new_privs", "landlock_exec", "memfd_rule", "exec_trap", "pidns", "mountns")
-CANARIES = ("own-environ", "own-argv", "environ", "cmdline", "mem", "fd", "file")
 _NAMED_LINE = re.compile(r"\bline (\d+)")
-
-E = TypeVar("E", bound=AnyEvent)
-Observed = tuple[bool, str]  # whether it holds, and what was seen
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a claim is judged."""
-
-    name: str  # short, for the summary and for tests
-    says: str
-    look: Callable[[Evidence], Observed]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One line of the demo."""
-
-    name: str
-    says: str
-    holds: bool
-    observed: str
-
-
-def said(evidence: Evidence, **facts: object) -> Line:
-    """Return the first line that says all `facts`; `LookupError` where nobody did."""
-    for line in evidence.said:
-        if facts.items() <= line.items():
-            return line
-    raise LookupError("nobody said " + ", ".join(f"{key}={value}" for key, value in facts.items()))
-
-
-def logged(evidence: Evidence, kind: type[E]) -> Iterator[E]:
-    """Yield the session's events of `kind`."""
-    return (record.event for record in evidence.records if isinstance(record.event, kind))
-
-
-def layer_rows(evidence: Evidence) -> Sequence[Layer]:
-    """Return the layer report of the agent; empty where there is none."""
-    return next((each.layers for each in logged(evidence, events.LayerReport) if each.role == "agent"), [])
 
 
 def roles(evidence: Evidence) -> Observed:
@@ -68,7 +34,7 @@ def roles(evidence: Evidence) -> Observed:
     helpers = {event.server: event.user_id for event in logged(evidence, events.HelperReady)}
     ended = next(logged(evidence, events.SessionEnded))
     own = [agent.user_id, helpers["demo"], helpers["impostor"]]
-    pid1 = any(row.layer == "pidns" and row.state == "enforced" for row in layer_rows(evidence))
+    pid1 = any(row.layer == "pidns" and row.state == "enforced" for row in layer_rows(evidence, "agent"))
     holds = pid1 and len(set(own)) == 3 and 0 not in own and evidence.exit_code == ended.exit_code == 0
     uids = f"agent {own[0]}, helper of demo {own[1]}, helper of impostor {own[2]}"
     return holds, f"{uids}; the session ended with {ended.exit_code}"
@@ -89,7 +55,7 @@ def pins(evidence: Evidence) -> Observed:
     record, afterwards = evidence.impostor, evidence.impostor_afterwards
     # The control: another client, which trusts the same authorities and knows no pins, is served, and recorded.
     control = evidence.impostor_without_pins == 401 and afterwards["bytes"] > 0
-    refused = not used["ok"] and _code(refusal) == "pin_mismatch" and bool(mismatches)
+    refused = not used["ok"] and code(refusal) == "pin_mismatch" and bool(mismatches)
     holds = refused and record["accepted"] > 0 and record["bytes"] == 0 and control
     return holds, (
         f"its own record: {record['accepted']} connections, {record['bytes']} application bytes; the agent got "
@@ -99,11 +65,9 @@ def pins(evidence: Evidence) -> Observed:
 
 
 def hunt(evidence: Evidence) -> Observed:
-    report = next(line for line in evidence.said if "searched" in line)
-    found = [finding for finding in report["found"] if finding["target"] == "token"]
-    if found:
-        places = (f"{each['form']} in {each['kind']} of {each['place']}" for each in found[:3])
-        return False, f"FOUND {len(found)} times: {'; '.join(places)}"
+    report = searches(evidence)[0]
+    if found := found_in(report, "token"):
+        return False, found
     searched = report["searched"]
     places_of = {kind: count["places"] for kind, count in searched.items()}
     own = " (only its own: see kernel.yama.ptrace_scope)" if evidence.yama >= 2 else ""
@@ -116,14 +80,7 @@ def hunt(evidence: Evidence) -> Observed:
 
 
 def canaries(evidence: Evidence) -> Observed:
-    report = next(line for line in evidence.said if "searched" in line)
-    found = {each["kind"] for each in report["found"] if each["target"] == f"canary-in-{each['kind']}"}
-    missing = [kind for kind in CANARIES if kind not in found]
-    observed = f"found in {', '.join(kind for kind in CANARIES if kind in found) or 'none'}"
-    if missing == ["mem"] and evidence.yama >= 2:
-        # Where nobody can read another process's memory, an agent cannot either: said, not counted against it.
-        return True, f"{observed}; not in mem, which kernel.yama.ptrace_scope = {evidence.yama} closes to every UID"
-    return not missing, observed + (f"; NOT in {', '.join(missing)}" if missing else "")
+    return every_canary(evidence, searches(evidence)[0])
 
 
 def direct(evidence: Evidence) -> Observed:
@@ -136,9 +93,9 @@ def other_uid(evidence: Evidence) -> Observed:
     agent = evidence.uids["agent"]
     stranger, root, control = (evidence.outsiders[uid] for uid in (OTHER_UID, 0, agent))
     logs = {event.peer_user_id for event in logged(evidence, events.HelperRefused) if event.reason == "uid_refused"}
-    refused = _code(stranger) == _code(root) == "uid_refused" and OTHER_UID in logs
+    refused = code(stranger) == code(root) == "uid_refused" and OTHER_UID in logs
     # The control: the same program and bearer, as the agent's UID, reach the server, which answers in its own words.
-    return refused and _code(control) is None and control["status"] is not None, (
+    return refused and code(control) is None and control["status"] is not None, (
         f"UID {OTHER_UID} got {stranger['status']}, root {root['status']}; the agent's own UID {agent}, by the same "
         f"program, was let through to the server, which said {control['status']}"
     )
@@ -147,15 +104,16 @@ def other_uid(evidence: Evidence) -> Observed:
 def no_bearer(evidence: Evidence) -> Observed:
     none, wrong = (said(evidence, probe=f"helper, {what}") for what in ("no bearer", "wrong bearer"))
     observed = f"{none['status']} without it, {wrong['status']} with one that differs in the last letter"
-    return _code(none) == _code(wrong) == "bearer_refused", observed
+    return code(none) == code(wrong) == "bearer_refused", observed
 
 
 def execs(evidence: Evidence) -> Observed:
-    allowed = list(logged(evidence, events.ExecAllowed))
-    denied = [event for event in logged(evidence, events.ExecDenied) if event.rule != "self-test"]
+    allowed = [event for event in logged(evidence, events.ExecAllowed) if event.role == "agent"]
+    denied = [event for event in logged(evidence, events.ExecDenied) if event.role == "agent"]
+    denied = [event for event in denied if event.rule != "self-test"]
     every: list[events.ExecAllowed | events.ExecDenied] = [*allowed, *denied]
     texts = [" ".join((event.executable_path, *event.command_args)) for event in every]
-    started = ("agent.py", "probes.py", "plant.py", "hunt.py", "/usr/bin/true", "own-true", DENIED)
+    started = ("agent.py", "probes.py", "plant.py", "hunt.py", "asker.py", "/usr/bin/true", "own-true", DENIED)
     missing = [name for name in started if not any(name in text for text in texts)]
     agent = evidence.uids["agent"]
     observed = f"{len(allowed)} allowed, {len(denied)} denied, all of UID {agent}: "
@@ -182,13 +140,7 @@ def landlock(evidence: Evidence) -> Observed:
 
 
 def layers(evidence: Evidence) -> Observed:
-    rows = layer_rows(evidence)
-    on = [row.layer for row in rows if row.state == "enforced"]
-    off = [f"{row.layer} ({row.state})" for row in rows if row.state != "enforced"]
-    told = all(row.probe and (row.state == "enforced" or row.why) for row in rows)
-    missing = [name for name in EXPECTED_LAYERS if name not in on]
-    observed = f"{len(on)} are; not here: {', '.join(off) or 'none'}"
-    return bool(rows) and told and not missing, observed + (f"; MISSING: {', '.join(missing)}" if missing else "")
+    return layers_hold(layer_rows(evidence, "agent"))
 
 
 def whole(evidence: Evidence) -> Observed:
@@ -240,9 +192,11 @@ SECTIONS: dict[str, tuple[Rule, ...]] = {
             "landlock", "a program of the agent's own making, which the trap lets pass: EACCES, by Landlock", landlock
         ),
     ),
-    "Layers of confinement": (
+    "Tasks": task_claims.RULES,
+    "Layers of the agent's confinement": (
         Rule("layers", "each layer is enforced, and was tried, or the report says why it is not", layers),
     ),
+    "Layers of a task's confinement": (task_claims.LAYERS,),
     "The record": (
         Rule("log", "the event log verifies against its public key", whole),
         Rule("key", "the public key is kept outside of the session", key_outside),
@@ -251,24 +205,6 @@ SECTIONS: dict[str, tuple[Rule, ...]] = {
     ),
     "Afterwards": (Rule("left", "nothing is left of it", nothing_left),),
 }
-
-
-def judge(rule: Rule, evidence: Evidence) -> Claim:
-    """Return the claim of `rule`; one whose evidence is missing does not hold."""
-    try:
-        holds, observed = rule.look(evidence)
-    except (LookupError, StopIteration, TypeError, ValueError) as error:
-        holds, observed = False, f"there is no evidence of it: {type(error).__name__} {error}".rstrip()
-    return Claim(rule.name, rule.says, holds, observed)
-
-
-def _code(line: Line) -> str | None:
-    """Return the code of a refusal by a helper itself; None where the answer is the server's."""
-    try:
-        code: str = json.loads(line["body"])["error"]["data"]["code"]
-    except (ValueError, LookupError, TypeError):
-        return None
-    return code
 
 
 def _named(verdict: Verdict) -> int:

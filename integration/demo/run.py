@@ -16,9 +16,10 @@ from pathlib import Path
 # Isolated (-I), so that nothing but the project and these two folders is imported.
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "tests")]
 
-from demo import claims, session, stage, venv
+from demo import claims, judging, session, stage, venv
 from demo.show import Show
 
+LAYERS_OF = {"Layers of the agent's confinement": "agent", "Layers of a task's confinement": "task"}
 NOT_ROOT = "the demo gives each role a user ID of its own, which only root can do: run 'sudo make demo'."
 
 
@@ -54,14 +55,14 @@ def perform(show: Show, sabotage: frozenset[str]) -> int:
     show.title("coding-agents: one session on real parts")
     python = venv.demo_python(show.step)
     began = time.monotonic()
-    judged: list[claims.Claim] = []
+    judged: list[judging.Claim] = []
 
     def judge(section: str, evidence: session.Evidence) -> None:
         show.section(section)
-        if section == "Layers of confinement":
-            show.layers(claims.layer_rows(evidence))
+        if role := LAYERS_OF.get(section):
+            show.layers(judging.layer_rows(evidence, role))
         for rule in claims.SECTIONS[section]:
-            judged.append(claims.judge(rule, evidence))
+            judged.append(judging.judge(rule, evidence))
             show.claim(judged[-1])
 
     *during, afterwards = claims.SECTIONS
@@ -96,7 +97,9 @@ def tell(show: Show, line: session.Line) -> None:
         case {"step": "ran", "command": command} if "probes.py" in command:
             show.step("agent: hunts for the token, through all that its user can read")
         case {"searched": _}:
-            show.step("agent: has searched everything, and ends")
+            show.step("agent: has searched everything")
+        case {"step": "errand", "errand": "exact"}:
+            show.step("agent: asks the task runner; what runs tries what is the agent's, and hunts, too")
 
 
 if __name__ == "__main__":

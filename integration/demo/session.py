@@ -84,9 +84,13 @@ def command(stage: Stage, python: Path) -> list[str]:
     probes += ["--mcp-config", MCP_CONFIG, "--server", "demo", "--denied", DENIED, "--upstream", URL]
     probes += ["--dial", f"127.0.0.1:{stage.server.port}", "--ca", stage.authorities, "--leak-to", "entry.json"]
     digest = hashlib.sha256(stage.token.encode()).hexdigest()
-    hunt: list[str | Path] = ["/usr/bin/python3", "-I", stage.kit / "plant.py", "--prefix", PREFIX]
-    hunt += ["--length", str(TOKEN_LENGTH), "--since", str(stage.since), "--target", f"token={digest}"]
-    runs = [f"--run={shlex.join(map(str, words))}" for words in (probes, hunt)]
+    quarry: list[str | Path] = ["--prefix", PREFIX, "--length", str(TOKEN_LENGTH)]
+    quarry += ["--since", str(stage.since), "--target", f"token={digest}"]
+    hunt = ["/usr/bin/python3", "-I", stage.kit / "plant.py", *quarry]
+    shell = "/bin/bash" if "runner" in stage.sabotage else f"{places.SHELLS}/bash"
+    tasks: list[str | Path] = ["/usr/bin/python3", "-I", stage.kit / "asker.py", "--shell", shell]
+    tasks += ["--mcp-config", MCP_CONFIG, "--server", "demo", *quarry]
+    runs = [f"--run={shlex.join(map(str, words))}" for words in (probes, hunt, tasks)]
     return [str(python), "-I", str(stage.kit / "agent.py"), "--mcp-config", MCP_CONFIG, *runs]
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from codingagents.supervisor import report_view
 from codingagents.trust.events import Layer
 from codingagents.trust.terminal import printable
-from demo.claims import Claim
+from demo.judging import Claim
 
 
 class Show:

@@ -37,8 +37,10 @@ SABOTAGES = {
     "bearer-gate": "have helpers ask for the UID only",
     "deny": "leave out the exec rule",
     "landlock": "switch Landlock off",
+    "runner": "have the agent ask the system's shell instead of the task shell",
+    "task-environment": "let the agent's key into the environment of tasks",
 }
-_AGENTS_PROGRAMS = ("agent.py", "hunt.py", "outsider.py", "plant.py", "probes.py")
+_AGENTS_PROGRAMS = ("agent.py", "asker.py", "hunt.py", "outsider.py", "plant.py", "probes.py", "trespass.py")
 _STOP_SECONDS = 5
 
 
@@ -199,10 +201,11 @@ pin = [{{ spki = "{own_pin}", at = "intermediate" }}, {{ spki = "{backup}", back
 
     layers = 'layers = { landlock_exec = "off" }\n' if "landlock" in stage.sabotage else ""
     rules = "" if "deny" in stage.sabotage else f'{{ deny = "{DENIED}" }}'
+    environment = 'task_environment = ["DEMO_*"]\n' if "task-environment" in stage.sabotage else ""
     return (
         entry("demo", stage.server, pin)
         + entry("impostor", stage.impostor, impostors_pin if "pins" in stage.sabotage else pin)
-        + f'[session]\nagent = "claude"\n{layers}\n[exec]\nrules = [{rules}]\n'
+        + f'[session]\nagent = "claude"\n{layers}\n[exec]\n{environment}rules = [{rules}]\n'
     )
 
 

@@ -2,8 +2,8 @@
 
 It is for tests of the client, which no session need be started for, and says what no runner says when a test wants it.
 
-with standing_in(directory) as path:
-    ...
+with standing_in(directory):
+    subprocess.run([install(directory, os.getuid()), "-c", "…"])
 """
 
 from __future__ import annotations
@@ -21,9 +21,23 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from codingagents.supervisor import shells
 from codingagents.supervisor.task_wire import Request, body_length, parse_request, parse_signal
 
+_SOCKET = "runner.sock"
 Said = Callable[[socket.socket, Request, list[int]], None]
+
+
+def install(directory: Path, agent_uid: int) -> str:
+    """Write the task shells of a runner in `directory` below it, and return that of bash."""
+    (directory / "shells").mkdir()
+    shells.install(
+        agent_uid,
+        shells=f"{directory}/shells",
+        client=f"{directory}/client",
+        runner=f"{directory}/{_SOCKET}",
+    )
+    return f"{directory}/shells/bash"
 
 
 def receive(connection: socket.socket) -> tuple[Request, list[int]]:
@@ -102,7 +116,7 @@ def _close(descriptors: list[int]) -> None:
 @contextlib.contextmanager
 def standing_in(directory: Path, say: Said = run) -> Iterator[str]:
     """Listen below `directory` and have `say` answer each request, in a thread; yields the socket's path."""
-    path = f"{directory}/runner.sock"
+    path = f"{directory}/{_SOCKET}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(128)

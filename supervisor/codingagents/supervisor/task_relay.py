@@ -33,7 +33,7 @@ _PIECE = 65536
 _MOST_TYPED = 65536  # bytes that the task has not read yet; then the requester's terminal keeps what is typed
 _MOST_KEPT = 1 << 18  # bytes; more than the kernel keeps of what a terminal was written
 _WINDOW = bytes(8)  # struct winsize
-_LOOK_AGAIN = 100  # ms
+_LOOK_AGAIN = 100  # ms, for what the kernel does not tell
 _TIOCGPTN = 0x80045430  # asm-generic/ioctls.h; only a master has it
 
 
@@ -63,14 +63,21 @@ class _Relay:
         self._runner.ask(request)
         try:
             while self._runner.ending is None:
-                for descriptor, events in self._poll.poll(_LOOK_AGAIN if self._unheld else None):
+                for descriptor, events in self._poll.poll(self._patience()):
                     self._serve(descriptor, events, woken)
                 if self._unheld:
                     self._show()
+                if self._before is None and self._master >= 0 and _in_foreground():
+                    self._go_on()
             self._show_the_rest()
         finally:
             self._leave()
         return self._runner.ending
+
+    def _patience(self) -> int | None:
+        """Return how many ms to wait: for the other side of the task's terminal, and our turn, we have to look."""
+        waits = self._master >= 0 and (self._unheld or self._before is None)
+        return _LOOK_AGAIN if waits else None
 
     def _serve(self, descriptor: int, events: int, woken: int) -> None:
         if descriptor == woken:
@@ -169,7 +176,7 @@ class _Relay:
         elif _in_foreground():  # a raw terminal has no end but its hang-up
             self._hang_up()
         else:
-            self._before = None  # another has it; a SIGCONT says when it is ours again
+            self._before = None  # another has it
             self._watch()
 
     def _type(self) -> None:
@@ -183,18 +190,21 @@ class _Relay:
 
     def _show(self) -> None:
         """Write what there is of the task's terminal."""
+        data: bytes | None = None
         try:
             data = posix.read(self._master, _PIECE)
         except BlockingIOError:
-            data = b""
-        except OSError:  # EIO; poll(2) would go on to tell
+            pass  # it is held, and nothing new is there
+        except OSError:
+            data = b""  # EIO: nobody has its other side open
+        if data == b"":
             self._unheld = True
-            _unregister(self._poll, self._master)
+            _unregister(self._poll, self._master)  # poll(2) would go on to tell
             return
         if self._unheld:
             self._unheld = False
             self._watch()
-        if not _write(data):
+        if data and not _write(data):
             self._hang_up()
 
     def _show_the_rest(self) -> None:
@@ -208,7 +218,7 @@ class _Relay:
                 data = posix.read(self._master, _PIECE)
             except OSError:
                 return
-            if not _write(data):
+            if not data or not _write(data):
                 return
             shown += len(data)
 

@@ -14,25 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from codingagents.supervisor import shells
 from codingagents.supervisor.task_wire import Request
-from task_stand_in import Said, standing_in
+from task_stand_in import Said, install, standing_in
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 PATIENCE = 30
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-
-
-def install(directory: Path, agent_uid: int) -> str:
-    """Write the task shells below `directory`, and return that of bash."""
-    (directory / "shells").mkdir()
-    shells.install(
-        agent_uid,
-        shells=f"{directory}/shells",
-        client=f"{directory}/client",
-        runner=f"{directory}/runner.sock",
-    )
-    return f"{directory}/shells/bash"
 
 
 @pytest.fixture

@@ -69,17 +69,16 @@ def test_an_update_in_a_container_is_found_and_mended_and_the_wrapper_can_go(eng
         coding-agents wrap list; echo $?
         coding-agents wrap install codex && codex; echo $?
         coding-agents wrap remove codex claude && codex && claude -u
-        cat RECORD
+        test -e RECORD; echo $?
     """.replace("RECORD", places.WRAPPERS)
     for flags in ((), LEAST):
         done = run(engine, *flags, WRAPPED, "sh", "-c", script)
         lines = done.stdout.splitlines()
         assert lines[1].startswith("/usr/local/bin/codex was wrapped, and another program stands there now")
         assert lines[2:4] == ["1", "/usr/local/bin/codex was wrapped anew"]
-        assert lines[4:8] == [
+        assert lines[4:] == [
             "126",
             "/usr/local/bin/codex is the vendor's program again",
             "/usr/local/bin/claude is the vendor's program again",
-            "0",
+            *("0", "1"),  # UID 0; and no record
         ]
-        assert '"wrappers": []' in done.stdout

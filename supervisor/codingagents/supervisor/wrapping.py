@@ -235,6 +235,9 @@ class Wrapping:
         draft = self.record.with_name(f".{self.record.name}.new")
         try:
             _remove(str(draft))
+            if not wrappers:  # as before the first
+                _remove(str(self.record))
+                return
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
                 file.write(msgspec.json.format(wire.encode(Wrappers(wrappers=wrappers)), indent=2) + b"\n")
                 file.flush()

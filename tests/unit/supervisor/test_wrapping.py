@@ -79,6 +79,7 @@ def test_a_program_is_wrapped_once_and_put_back_as_it_was(client: Client) -> Non
     assert client.remove() == f"{client.path} is the vendor's program again"
     assert client.seen() == client.before
     assert client.states() == []
+    assert list(client.wrapping.record.parent.iterdir()) == []
     assert client.remove() == f"{client.path} is not wrapped"
 
 

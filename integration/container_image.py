@@ -28,7 +28,8 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # the host's rele
 _FOLDERS = ("trust", "rewrite", "proxies", "supervisor")  # `launcher` is the host's half
 _DISTRIBUTION = "coding-agents-supervisor"
 _REPOSITORY = Path(__file__).resolve().parents[1]
-_ENTRY = '#!/bin/sh\nexec /opt/coding-agents/bin/python -I -m codingagents.supervisor "$@"\n'
+_ENTRY = '#!/bin/sh\nexec /opt/coding-agents/bin/python -I -m codingagents.supervisor {}"$@"\n'
+_ENTRIES = {"coding-agents": _ENTRY.format(""), "agent-task-runnerctl": _ENTRY.format("exec ")}
 
 
 def base_root(say: Callable[[str], None]) -> Path:
@@ -104,17 +105,18 @@ def make_context(directory: Path) -> None:
     (home / "bin" / "python").symlink_to("/usr/bin/python3")
     # By content, not by time: nothing can then look stale in a file system that is read-only.
     _run(sys.executable, "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(site))
-    entry = directory / "coding-agents"
-    entry.write_text(_ENTRY)
-    entry.chmod(0o755)
+    for name, text in _ENTRIES.items():
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o755)
     shutil.copy(DOCKERFILE, directory)
 
 
 def add_to(root: Path, directory: Path) -> None:
     """Put into the tar `root` what `make_context` made in `directory`, for an engine that imports one tar."""
-    command = directory / "usr" / "local" / "bin" / "coding-agents"
-    command.parent.mkdir(parents=True)
-    (directory / "coding-agents").rename(command)
+    commands = directory / "usr" / "local" / "bin"
+    commands.mkdir(parents=True)
+    for name in _ENTRIES:
+        (directory / name).rename(commands / name)
     _run(
         "tar",
         "-C",
@@ -124,7 +126,7 @@ def add_to(root: Path, directory: Path) -> None:
         "-rf",
         str(root),
         "./opt/coding-agents",
-        "./usr/local/bin/coding-agents",
+        *(f"./usr/local/bin/{name}" for name in _ENTRIES),
     )
 
 

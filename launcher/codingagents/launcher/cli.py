@@ -102,6 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _EXIT_INTERRUPTED
 
 
+def runnerctl() -> int:
+    """Run `agent-task-runnerctl`, which is `coding-agents exec` under the name that images and scripts use."""
+    return main(["exec", *sys.argv[1:]])
+
+
 def _main(arguments: list[str]) -> int:
     if (arguments and arguments[0] in container_side.COMMANDS) or arguments[:2] == ["helper", "list"]:
         container_side.become(arguments)
@@ -165,9 +170,11 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in container_side.COMMANDS.items():
         listed = actions.add_parser(name, help=text, add_help=False)
         if name == "exec":  # to be completed
-            explain = listed.add_subparsers().add_parser("explain", add_help=False)
-            for option in ("--role", "--session", "--config", "--json"):
-                explain.add_argument(option)
+            below = listed.add_subparsers()
+            for action, words in container_side.EXEC_OPTIONS.items():
+                parser_of_one = below.add_parser(action, add_help=False)
+                for option in words:
+                    parser_of_one.add_argument(option)
     shell = actions.add_parser(
         "completion", **_text("Print a completion script: source <(coding-agents completion bash)")
     )

@@ -16,9 +16,18 @@ from codingagents.trust.errors import ProcessError
 COMMANDS = {
     "doctor": "Report which confinement layers hold here, each with how it was tried.",
     "events": "Read an event log as it grows, or prove it: tail, verify.",
-    "exec": "Say which rule decides about a program, and how firmly: explain. List a session's tasks: list.",
+    "exec": "Run a command as a task: run, shell. Say which rule decides about a program: explain. List tasks: list.",
     "init": "Run a command under a well-behaved init: reaping, signals, exit codes.",
     "wrap": "Guard the programs of clients in an image: install, remove, list.",
+}
+
+_TASK_OPTIONS = ("--tty", "--no-tty", "--cwd", "--env")
+EXEC_OPTIONS = {  # of the commands of `exec`, to be completed
+    "explain": ("--role", "--session", "--config", "--json"),
+    "health": (),
+    "list": ("--session", "--json"),
+    "run": _TASK_OPTIONS,
+    "shell": _TASK_OPTIONS,
 }
 
 

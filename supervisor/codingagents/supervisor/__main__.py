@@ -19,6 +19,8 @@ usage: coding-agents COMMAND [ARGUMENT…]
   events verify | tail LOG             prove or read an event log
   exec explain PATH [--role ROLE]      say which rule decides about a program, and how firmly
   exec list [--session DIR]            list the tasks of a running session
+  exec run [--] COMMAND…               run a command as a task of the session here; exec shell: a shell
+  exec health                          say whether a session takes tasks here
   helper list [--session DIR]          list the helpers of a running session
   helper run --server NAME             run one helper in the foreground, without a session
   wrap install | remove | list         guard the programs of clients in an image
@@ -68,6 +70,10 @@ def _tool(name: str, arguments: list[str]) -> int:
         from codingagents.supervisor import task_list  # noqa: PLC0415 -- likewise
 
         return task_list.main(arguments[1:])
+    if name == "exec" and arguments[:1] and arguments[0] in {"run", "exec", "shell", "health"}:
+        from codingagents.supervisor import task_run  # noqa: PLC0415 -- likewise
+
+        return task_run.main(arguments)
     if name == "exec":
         from codingagents.supervisor import exec_cli  # noqa: PLC0415 -- likewise
 

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     """Run `exec explain`; returns 0, 1 or 3 as the help says. Raises `AgentError`."""
     if argv[:1] != ["explain"]:
         raise UsageError(
-            "exec takes a command; there are exec explain and exec list (see: coding-agents exec explain --help)"
+            "exec takes a command; there are exec explain, list, run, shell and health (see: coding-agents --help)"
         )
     parser = Parser(
         prog="coding-agents exec explain",

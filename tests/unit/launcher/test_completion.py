@@ -22,6 +22,8 @@ from codingagents.launcher.cli import build_parser
         (["helper", ""], {"--help", "list", "run"}),
         (["helper", "run", "--s"], {"--secret", "--server"}),
         (["helper", "list", "--s"], {"--session"}),
+        (["exec", ""], {"explain", "health", "list", "run", "shell"}),
+        (["exec", "run", "--"], {"--tty", "--no-tty", "--cwd", "--env"}),
         (["trust", ""], {"--help", "add", "list", "show", "remove", "check", "rotate", "reload"}),
         (["trust", "add", "--sc"], {"--scope"}),
     ],

@@ -27,8 +27,8 @@ container, or for --engine local in the session itself.
 The task gets of your environment what says how and where one works (PATH, LANG, LC_*, TERM, TZ, EDITOR and the like,
 and what [exec] task_environment names), and what --env names. It starts in the directory where you are, or in --cwd's.
 Its standard input, output and error are yours, or, where all three are a terminal, a terminal of its own that is shown
-on yours. Signals are passed on: TERM, INT, HUP, QUIT, USR1, USR2, CONT, and TSTP as a stop. It is killed, with all that it
-started, when this command is.
+on yours. Signals are passed on: TERM, INT, HUP, QUIT, USR1, USR2, CONT, and TSTP as a stop. It is killed, with all that
+it started, when this command is.
 
 exit codes:
   the command's own; where a signal ended it, this command ends by the same signal (128+N to a shell)

@@ -36,7 +36,7 @@ from codingagents.trust.vocabulary import LayerWish
 CONFINED = """
 import json, os, signal, socket, sys, time
 channel = socket.socket(fileno=3)
-lines = channel.makefile("rb")
+lines = channel.makefile("rb", buffering=0)  # what comes after belongs to others, with its descriptors
 spec = json.loads(lines.readline())
 def tell(pidfd=None, **message):
     line = json.dumps(message).encode() + b"\\n"

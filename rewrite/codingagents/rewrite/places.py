@@ -37,6 +37,7 @@ RUNNER_SOCKET: Final = f"{RUN_RUNNER}/runner.sock"  # root:agentcli 0660: what r
 RUNNER_EVENTS: Final = f"{RUN_RUNNER}/events.log"  # a link to the session's event log, which is root's to read
 SHELLS: Final = f"{RUN_TASKS}/shells"  # the task shells, each named like the shell that it stands for
 TASK_HOME: Final = f"{RUN_TASKS}/home"
+TASK_FILES: Final = f"{RUN_TASKS}/files"  # open to all and sticky: by which a client and its commands tell each other
 TRUST: Final = f"{RUN_ROOT}/trust"  # root's alone: NAME.pem, the trust anchors of each helper
 
 AGENT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"

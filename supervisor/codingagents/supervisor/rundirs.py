@@ -85,13 +85,14 @@ class RunDirs:
             shutil.rmtree(path)
         if os.path.lexists(path):
             # Root without CAP_DAC_OVERRIDE may not enter what the owner made private; the owner may. After a session
-            # that was killed, that is whose home lies beside it.
+            # that was killed, that is whose home lies beside it, and where all may write whoever made what lies there.
             directory = os.path.dirname(path)
             home, identity = f"{directory}/{_HOME}", self.task_owner if directory == places.RUN_TASKS else self.owner
             if os.path.lexists(home):
                 found = os.lstat(home)
                 identity = found.st_uid, found.st_gid
-            identities.empty_as(*identity, path)
+            for each in _makers(path) if path == places.TASK_FILES else {identity}:
+                identities.empty_as(*each, path)
             with contextlib.suppress(FileNotFoundError):
                 if path == home:  # nobody but its owner may list it
                     os.rmdir(path)
@@ -137,6 +138,7 @@ def _fill(dirs: RunDirs) -> None:
     identities.make_directory_of(*dirs.owner, places.AGENT_HOME)
     _make_directory(places.SHELLS, 0o755)
     identities.make_directory_of(*dirs.task_owner, places.TASK_HOME)
+    _make_directory(places.TASK_FILES, 0o1777)
 
 
 def make_probe_file(directories: Sequence[str]) -> str:
@@ -200,6 +202,12 @@ def apparmor_label() -> str:
             return file.read().strip("\0\n")
     except OSError:
         return ""
+
+
+def _makers(path: str) -> set[tuple[int, int]]:
+    """Return UID and GID of whoever made what lies in the directory `path`."""
+    found = [entry.stat(follow_symlinks=False) for entry in os.scandir(path)]
+    return {(status.st_uid, status.st_gid) for status in found}
 
 
 def _make_directory(path: str, mode: int) -> None:

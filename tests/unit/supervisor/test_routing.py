@@ -151,7 +151,11 @@ def test_the_means_are_those_that_hold() -> None:
         "environment SHELL",
         "settings /etc/claude-code/managed-settings.json",
     )
-    assert way.environment == {"CLAUDE_CODE_SHELL": BASH, "SHELL": BASH}
+    assert way.environment == {
+        "CLAUDE_CODE_SHELL": BASH,
+        "SHELL": BASH,
+        "CLAUDE_CODE_TMPDIR": "/run/agent-tasks/files",
+    }
     copilot = planned(spec("copilot"), found(CLAUDE))
     assert copilot.environment == {
         "COPILOT_BASH_PATH": BASH,

@@ -13,12 +13,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from codingagents.rewrite import places
 from codingagents.rewrite.clients.base import ClientFile, Endpoint, Need, Settings, Shelling, Switches, Transport
 
 NAME = "claude"
 TRANSPORTS: frozenset[Transport] = frozenset({"http", "sse"})
 _FILE = "claude/mcp.json"
-_SHELL = {"CLAUDE_CODE_SHELL": "{shell}", "SHELL": "{shell}"}
+# Its commands tell it their last directory by files in its temporary one: which so is one of this session alone, where
+# nothing of theirs lies about afterwards, and nothing of an earlier session's lies before.
+_SHELL = {"CLAUDE_CODE_SHELL": "{shell}", "SHELL": "{shell}", "CLAUDE_CODE_TMPDIR": places.TASK_FILES}
 # The task shell runs as the agent until it has handed its command on: what a project's settings name may not be loaded
 # into it, nor into the client. To ld.so(8), the C library and Bun an empty value is none.
 _LOADING = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "GCONV_PATH", "LOCPATH", "BUN_OPTIONS")

@@ -77,8 +77,7 @@ def test_a_terminal_gets_colours_and_the_claim_that_fails() -> None:
         output = b"".join(read_all(ours)).decode()
     assert process.returncode == 1, output
     assert "\x1b[1;31m" in output
-    # No task was asked for, so that no sandbox was made whose layers could be tried.
-    expected = ["no-bearer", *(rule.name for rule in claims.SECTIONS["Tasks"]), "task-layers"]
+    expected = ["no-bearer", *(rule.name for rule in claims.SECTIONS["Tasks"] if rule.name != "task-person")]
     assert output.count("FAILED") == len(expected)
     assert f"{len(expected)} of {len(NAMES)} claims do not hold: {', '.join(expected)}." in " ".join(output.split())
 
@@ -219,6 +218,10 @@ ALTERED: dict[str, tuple[str, Callable[[Evidence], dict[str, Any]]]] = {
     ),
     "a byte was lost": ("task-runs", errand("exact", same=False)),
     "a signal became an exit code": ("task-runs", errand("signal", code=143)),
+    "a person's command ran as root": (
+        "task-person",
+        lambda evidence: {"person": evidence.person | {"output": ["0", *evidence.person["output"][1:]]}},
+    ),
     "a task read the config": ("task-config", trespassed("task", "client config", errno=None)),
     "not even the agent reads its config": ("task-config", trespassed("agent", "client config", errno="EACCES")),
     "the agent's memory was read": ("task-agent", trespassed("task", "memory of the agent", errno=None)),

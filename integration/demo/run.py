@@ -91,7 +91,7 @@ def tell(show: Show, line: session.Line) -> None:
         case {"step": "mcp", "server": server}:
             show.step(f"agent: {server} cannot be used")
         case {"probe": "leaked"}:
-            show.step("agent: gives its local bearer to other users, who try it")
+            show.step("agent: gives its local bearer to other users, who try it; root enters, and has a command run")
         case {"step": "ran", "command": command, "code": code} if code:
             show.step(f"agent: {command.split()[2]} ended with {code}")
         case {"step": "ran", "command": command} if "probes.py" in command:

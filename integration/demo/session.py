@@ -34,6 +34,7 @@ from demo.stage import DENIED, HOST, PREFIX, TOKEN_LENGTH, URL, DemoError, Stage
 CLI = Path(sys.executable).with_name("coding-agents")
 MCP_CONFIG = f"{places.CLIENTS}/claude/mcp.json"  # what Claude Code is started with, too
 OTHER_UID = 65534
+PERSONS_COMMAND = ("sh", "-c", "id -u; pwd; exit 3")
 _LIMIT_SECONDS = 180  # for a session that takes some fifteen
 _KILL_SECONDS = 200
 _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
@@ -56,6 +57,8 @@ class Evidence:
 
     said: list[Line] = field(default_factory=list)  # by the programs in the session, in order
     outsiders: dict[int, Line] = field(default_factory=dict)  # by the UID that called the helper from outside
+    person: Line = field(default_factory=dict)  # what `exec run`, called by root in the session, came to
+    launcher: int = 0  # its PID, while the session runs
     exit_code: int = -1
     complaints: str = ""  # the launcher's and the supervisor's standard error
     server: dict[str, int] = field(default_factory=dict)
@@ -107,6 +110,7 @@ def run(stage: Stage, python: Path, on_line: Callable[[Line], None]) -> Evidence
                 entry = stage.workspace / "entry.json"
                 for uid in (line["uid"], OTHER_UID, 0):
                     evidence.outsiders[uid] = _call_as(uid, stage.kit / "outsider.py", entry)
+                evidence.person = _ask_as_root(evidence.launcher, stage.workspace)
                 entry.unlink()
         stderr.seek(0)
         evidence.complaints = stderr.read()
@@ -140,6 +144,7 @@ def _session(stage: Stage, python: Path, stderr: int, evidence: Evidence) -> Ite
         errors="replace",
     )
     assert process.stdout is not None
+    evidence.launcher = process.pid
     watchdogs = [threading.Timer(_LIMIT_SECONDS, process.terminate), threading.Timer(_KILL_SECONDS, _kill, [process])]
     for watchdog in watchdogs:
         watchdog.start()
@@ -159,9 +164,24 @@ def _session(stage: Stage, python: Path, stderr: int, evidence: Evidence) -> Ite
 
 def _kill(process: subprocess.Popen[str]) -> None:
     """End a session that does not end by itself, by its PID 1."""
-    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        os.kill(int(child), signal.SIGKILL)
+    for child in _children(process.pid):
+        os.kill(child, signal.SIGKILL)
     process.kill()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _ask_as_root(launcher: int, workspace: Path) -> Line:
+    """Have the session run a command as a person would, who entered it as one enters a container."""
+    (supervisor,) = _children(launcher)
+    enter = ["/usr/bin/nsenter", "--mount", "--pid", f"--target={supervisor}", "--"]
+    asked = [str(CLI), "exec", "run", f"--cwd={workspace}", "--", *PERSONS_COMMAND]
+    done = subprocess.run(
+        [*enter, *asked], env={}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=30
+    )
+    return {"code": done.returncode, "output": done.stdout.split(), "error": done.stderr}
 
 
 def _call_as(uid: int, script: Path, entry: Path) -> Line:

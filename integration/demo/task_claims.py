@@ -10,7 +10,7 @@ from collections import Counter
 
 from codingagents.trust import events
 from demo.judging import Observed, Rule, code, every_canary, found_in, layer_rows, layers_hold, logged, said, searches
-from demo.session import Evidence
+from demo.session import PERSONS_COMMAND, Evidence
 
 BYTES = 65536  # that the agent sends through a task, every value of a byte among them
 KEY = "DEMO_MODEL_KEY"  # the agent's variable that no task may get
@@ -24,6 +24,18 @@ def runs(evidence: Evidence) -> Observed:
         f"UID {done['uid']}, where the agent is {agent}; 'exit 7' ended with {done['code']}, 'kill -TERM $$' with "
         f"{killed['code']}; {done['bytes']} bytes through 'cat' are {'the same' if done['same'] else 'OTHERS'}"
     )
+
+
+def person(evidence: Evidence) -> Observed:
+    told, uid = evidence.person, evidence.uids["task"]
+    asked = [event for event in logged(evidence, events.TaskStarted) if event.requester_user_id == 0]
+    whose = " in ".join(told["output"]) or told["error"]
+    observed = (
+        f"'{PERSONS_COMMAND[-1]}' said {whose}, and ended with {told['code']}; in the log, as asked for by root: "
+    )
+    record = ", ".join(f"task {event.task} of UID {event.user_id}" for event in asked)
+    right = [(event.user_id, event.working_directory) for event in asked] == [(uid, told["output"][-1])]
+    return right and told["code"] == 3 and told["output"][0] == str(uid), observed + (record or "NOTHING")
 
 
 def client_config(evidence: Evidence) -> Observed:
@@ -95,7 +107,7 @@ def log(evidence: Evidence) -> Observed:
     ended = {event.task: event for event in logged(evidence, events.TaskEnded)}
     execs = [event for event in logged(evidence, events.ExecAllowed) if event.role == "task"]
     task, agent = evidence.uids["task"], evidence.uids["agent"]
-    whose = {(event.user_id, event.requester_user_id) for event in started.values()} == {(task, agent)}
+    whose = {(event.user_id, event.requester_user_id) for event in started.values()} == {(task, agent), (task, 0)}
     programs = Counter(event.resolved_path.rpartition("/")[2] for event in execs)
     expected = {(7, None), (128 + signal.SIGTERM, int(signal.SIGTERM))}
     holds = whose and started.keys() == ended.keys() and {event.user_id for event in execs} == {task}
@@ -122,6 +134,7 @@ def _outcome(line: dict[str, object]) -> str:
 
 RULES = (
     Rule("task-runs", "a command goes to another user; its exit code, its signal and every byte come back", runs),
+    Rule("task-person", "so does a command of a person in the session, by coding-agents exec run", person),
     Rule("task-config", "a task cannot read the agent's MCP config, which holds its local bearers", client_config),
     Rule("task-agent", "a task cannot read the agent's environment or memory", agents_processes),
     Rule("task-helper", "a helper refuses a task that has the right bearer", helper),

@@ -64,8 +64,12 @@ def test_what_is_explained_is_what_happens(where: Place) -> None:
             assert f"UID {session.ask('status')['Uid'].split()[0]}" in told["basis"]
         assert explained(session, str(script))["interpreters"][0] == "/usr/bin/env"
         assert explained(session, "/usr/bin/id", "--", "id", "-u")["rule"] == 'deny /usr/bin/id argv=["id", "-u"]'
-        assert "no task was confined yet" in explained(session, "/bin/true", "--role", "task")["basis"]
-        (loaded,) = session.events(ExecPolicyLoaded)
+        session.event(ExecPolicyLoaded, role="task")
+        rig.wait_until(
+            lambda: "as it was seen to hold" in explained(session, "/bin/true", "--role", "task")["basis"],
+            "what stands behind the policy of tasks",
+        )
+        (loaded,) = [each for each in session.events(ExecPolicyLoaded) if each.role == "agent"]
         assert [(rule.rule, rule.firmness) for rule in loaded.rules] == [
             ("deny /usr/bin/env", "advisory"),
             ("deny /home/**", "firm"),

@@ -206,6 +206,8 @@ class Session:
             sentence = agent_plan.why_not_started(failed, self._spec, self._command[0])
             complain(sentence)
             self._ending.because(sentence, failed.code)
+        else:
+            tasks.want()  # now: the agent did not wait for it, and its first command will not have to
         ended = await self._reaper.wait(child)
         self._ending.because("the agent ended", ended.code)
 

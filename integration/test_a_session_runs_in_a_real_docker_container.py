@@ -117,7 +117,10 @@ def test_the_helper_attaches_the_credential_and_holds_to_the_pins(ran: Ran) -> N
 def test_no_secret_is_where_the_engine_or_the_agent_could_read_it(ran: Ran) -> None:
     assert TOKEN not in ran.inspected
     assert TOKEN not in json.dumps(ran.agent)
-    assert ran.agent["environment"] == ["CODEX_HOME", "CODING_AGENTS_SESSION", "HOME", "LC_CTYPE", "PATH"]
+    assert ran.agent["environment"] == [
+        *("AGENT_TASK_RUNNER_SOCKET", "CODEX_HOME", "CODING_AGENTS_SESSION", "COPILOT_HOME"),
+        *("HOME", "LC_CTYPE", "PATH"),
+    ]
 
 
 def test_execs_are_recorded_and_denials_are_the_kernels(ran: Ran) -> None:

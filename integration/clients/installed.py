@@ -111,7 +111,7 @@ _CLAUDE = Client(
     shell_argument="command",
     shell_defaults={"description": "a test"},
     # What it adds for the model, and the names of its own files.
-    varying=(r"(?s)\s*<system-reminder>.*?</system-reminder>", r"/tmp/claude-\S+\.output", r"\bb[0-9a-z]{8}\b"),
+    varying=(r"(?s)\s*<system-reminder>.*?</system-reminder>", r"/\S+/claude-\d+/\S+\.output", r"\bb[0-9a-z]{8}\b"),
 )
 _CODEX = Client(
     name="codex",

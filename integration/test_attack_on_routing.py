@@ -141,6 +141,20 @@ def test_enforced_and_with_shells_mounted_over_it_is_refused_too_or_is_a_task(
         assert (seen.reason, seen.rule) == (UNROUTED, "")
 
 
+@of("mounted-pid1", "mounted-subreaper")
+def test_a_shell_that_is_mounted_over_is_not_to_be_had_by_the_root_of_others(session: Session) -> None:
+    """Of who has no such mounts; its own root is the control."""
+    parent = session.ask("whoami")["parent"]
+    for pid in (1, parent):
+        assert attempt(session, f"/proc/{pid}/root{DASH}", "sh", "-c", f": root of {pid}") in (
+            "EPERM",
+            "EACCES",
+            "ENOENT",
+        )
+    assert attempt(session, f"/proc/self/root{DASH}", "sh", "-c", ": own root") == ""
+    assert decision(session, ["sh", "-c", ": own root"]).rule.endswith(f"lies over {DASH}")
+
+
 @of("observed")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_observed_it_works_and_is_recorded_as_unrouted(name: str, session: Session, where: Place) -> None:

@@ -27,6 +27,7 @@ pytest_plugins = ("client_fixtures",)  # model
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a Docker Engine needs root")
 
 OWNER = 1000  # of the tree
+UNROUTED = 'route = "never"'
 ENFORCED = 'mode = "enforce"\nrules = [{ allow = "/**", role = "task" }]'
 CLIENTS_OWN = ("its environment", "its memory", "its descriptors", "a signal to it")
 CLIENTS_FILES = ("its home", "a file in its home", "its configuration", "the runner's socket")
@@ -80,9 +81,10 @@ def tried(
         # With the tree among what may be executed, so that it is the routing that holds, and nothing beside it.
         trees = json.dumps(["/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", str(tree)])
         tables = f"[session]\nworkspace_acl = true\n[exec]\n{routing}\ntrees = {trees}\n{tricks.tables(str(tree))}"
+        arguments = (*(client.alone if routing == UNROUTED else ()), *tricks.arguments(str(tree)))
         asked = ask_in_session(
             model, client, tricks.calls, tree, tables=tables, flags=flags,
-            arguments=tricks.arguments(str(tree)), PATH=f"{tree}/bin:/usr/bin:/bin" if planted else "/usr/bin:/bin",
+            arguments=arguments, PATH=f"{tree}/bin:/usr/bin:/bin" if planted else "/usr/bin:/bin",
         )  # fmt: skip
         assert len(asked.raw) == len(tricks.calls(str(tree))), asked.errors
         lines = (tree / EVIDENCE).read_text().splitlines() if (tree / EVIDENCE).exists() else []
@@ -97,7 +99,7 @@ def tried(
 
 @pytest.fixture(scope="module", params=TRICKS)
 def unrouted(request: pytest.FixtureRequest, model: Model) -> Tried:
-    return tried(model, request.param, 'route = "never"')
+    return tried(model, request.param, UNROUTED)
 
 
 @pytest.fixture(scope="module", params=TRICKS)
@@ -177,7 +179,7 @@ def test_where_mounts_are_allowed_what_hooks_and_detached_commands_start_is_a_ta
 
 def test_a_library_of_a_project_that_codex_is_told_to_trust_is_not_loaded_into_the_task_shell(model: Model) -> None:
     """In enforce mode: no command runs then. The controls are a session that routes nothing, and one that observes."""
-    unrouted = tried(model, "codex", 'route = "never"', tricks=TRUSTED)
+    unrouted = tried(model, "codex", UNROUTED, tricks=TRUSTED)
     assert {what for what, uid in unrouted.evidence if uid == AGENT_UID} >= TRUSTED.ran
     observed = tried(model, "codex", 'mode = "observe"', tricks=TRUSTED)
     assert ("library", AGENT_UID) in observed.evidence

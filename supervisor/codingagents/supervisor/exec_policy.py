@@ -27,9 +27,14 @@ from codingagents.trust.events import PolicyRule
 from codingagents.trust.vocabulary import Firmness, Role
 
 UNROUTED: Final = "unrouted"  # the reason of what should have gone to the task runner
-# Variables that ld.so(8), the C library (iconv's modules, locales) and Bun, which Claude Code is built with, take code
-# from, where they are not empty.
-_LOADING: Final = re.compile(rb"(LD_[^=]*|GCONV_PATH|LOCPATH|BUN_OPTIONS)(?:=.|\Z)", re.DOTALL)
+# Variables that ld.so(8), the C library (iconv's modules, locales), OpenSSL (engines: in node and Copilot) and Bun, which
+# Claude Code is built with, take code from, where they are not empty; with BUN_INSPECT from a port.
+_LOADING: Final = re.compile(
+    rb"(LD_[^=]*|GCONV_PATH|LOCPATH|OPENSSL_CONF|BUN_OPTIONS|BUN_INSPECT[^=]*)(?:=.|\Z)"
+    rb"|(NODE_PATH|NODE_OPTIONS)=(?!--max-old-space-size=\d{1,9}\Z).",
+    re.DOTALL,
+)
+_NODE: Final = b"NODE_"  # begins those that node alone takes code from
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -70,7 +75,12 @@ class CompiledRule:
 def loads_code(variable: bytes) -> bytes:
     """Return the name of an environment's `NAME=VALUE`, or of its beginning, if by it code is loaded; else b""."""
     found = _LOADING.match(variable)
-    return found[1] if found else b""
+    return (found[1] or found[2]) if found else b""
+
+
+def first_of(loading: Iterable[bytes]) -> bytes:
+    """Return of what `loads_code` found the one to decide by: one that every program heeds, before one of node's."""
+    return min(loading, key=lambda name: name.startswith(_NODE), default=b"")
 
 
 def glob_pattern(glob: str) -> re.Pattern[bytes]:
@@ -216,8 +226,8 @@ class ExecPolicy:
         covers only what the path leads to, or `/usr/../tmp/x` and a symlink would pass as what they are not.
 
         `interpreters` are what the kernel runs for a script, where they lead: each needs to be let through as well. A
-        rule on argv does not cover them, since the kernel gives them another. `loading` is what `loads_code` found in
-        the environment.
+        rule on argv does not cover them, since the kernel gives them another. `loading` is the `first_of` what
+        `loads_code` found in the environment.
         """
         normal = b"/" + posixpath.normpath(path).lstrip(b"/")
         leads_to = normal if resolved is None else resolved
@@ -231,7 +241,8 @@ class ExecPolicy:
                 continue
             if not refused.allow:
                 return msgspec.structs.replace(refused, reason=f"its interpreter: {refused.reason}")
-        if loading and self.routed is not None and verdict.allow and verdict.rule:
+        heeded = not loading.startswith(_NODE) or any(map(_is_node, (leads_to, *interpreters)))
+        if loading and heeded and self.routed is not None and verdict.allow and verdict.rule:
             why = f"{loading.decode('ascii', 'backslashreplace')} would have other code run in it"
             return Verdict(verdict.allow and not self.enforce, verdict.rule, why, Firmness.ADVISORY)
         return verdict
@@ -268,6 +279,10 @@ def _allowing(own: OwnProgram) -> ExecRule:
 def is_inside(path: bytes, tree: bytes) -> bool:
     """Say whether `path` is `tree` or lies below it."""
     return path == tree or path.startswith(tree.rstrip(b"/") + b"/")
+
+
+def _is_node(program: bytes) -> bool:
+    return posixpath.basename(program).startswith(b"node")
 
 
 def _firmness(firm: bool) -> Firmness:

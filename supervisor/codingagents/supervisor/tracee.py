@@ -222,14 +222,15 @@ class _Memory:
         return argv, False
 
     def loading(self, address: int) -> bytes:
-        """Return the name of an environment's first variable that has code loaded, or b""; E2BIG past the limit."""
+        """Return the name of an environment's variable that has code loaded, or b""; E2BIG past the limit."""
+        found = []
         for _ in range(MAX_VARIABLES):
             pointer = int.from_bytes(self._take(address, 8), "little") if address else 0
             if pointer == 0:
-                return b""
+                return exec_policy.first_of(found)
             beginning, _ = self._string(pointer, _VARIABLE)
             if name := exec_policy.loads_code(beginning):
-                return name
+                found.append(name)
             address += 8
         raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from codingagents.rewrite.specs import ExecRule, ExecSpec
-from codingagents.supervisor.exec_policy import ExecPolicy, glob_pattern, loads_code, rule_text, why_advisory
+from codingagents.supervisor.exec_policy import ExecPolicy, first_of, glob_pattern, loads_code, rule_text, why_advisory
 from codingagents.supervisor.exec_routes import OwnProgram, Routes
 from codingagents.trust.vocabulary import Firmness, Role
 
@@ -400,6 +400,17 @@ def test_where_a_task_shell_is_mounted_landlock_lets_it_be_executed() -> None:
         (b"LD_DEBUG_OUTPUT=\n", b"LD_DEBUG_OUTPUT"),
         (b"GCONV_PATH=/w", b"GCONV_PATH"),
         (b"BUN_OPTIONS=--preload /w/x.js", b"BUN_OPTIONS"),
+        (b"BUN_INSPECT=ws://127.0.0.1:9333/x?wait=1", b"BUN_INSPECT"),
+        (b"BUN_INSPECT_PRELOAD=/w/x.js", b"BUN_INSPECT_PRELOAD"),
+        (b"BUN_INSTALL=/root/.bun", b""),
+        (b"OPENSSL_CONF=/w/openssl.cnf", b"OPENSSL_CONF"),
+        (b"NODE_OPTIONS=--require /w/x.js", b"NODE_OPTIONS"),
+        (b"NODE_OPTIONS=--max-old-space-size=8192", b""),
+        (b"NODE_OPTIONS=--max-old-space-size=8192 --import /w/x.js", b"NODE_OPTIONS"),
+        (b"NODE_OPTIONS=--max-old-space-size=" + b"0" * 30, b"NODE_OPTIONS"),  # its beginning only
+        (b"NODE_PATH=/w", b"NODE_PATH"),
+        (b"NODE_OPTIONS=", b""),
+        (b"NODE_EXTRA_CA_CERTS=/w/ca.pem", b""),
         (b"LOCPATH=/w", b"LOCPATH"),
         (b"LD_" + b"x" * 61, b"LD_" + b"x" * 61),  # its beginning only
         (b"LD_PRELOAD=", b""),
@@ -424,6 +435,19 @@ def test_what_a_routed_agent_may_execute_it_may_not_with_code_of_anybodys_choice
     assert denied.firmness is ADVISORY
     seen = routed(mode="observe").decide(*asked, interpreters=[PYTHON], loading=b"LD_PRELOAD")
     assert (seen.allow, seen.reason) == (True, "LD_PRELOAD would have other code run in it")
+
+
+def test_what_only_node_heeds_counts_where_node_runs_and_hides_nothing_that_all_heed() -> None:
+    script, node = b"/opt/claude/cli.js", b"/usr/bin/node"
+    programs = [OwnProgram(path=each.decode(), why="it") for each in (script, node)]
+    own = Routes(client="claude", own=programs, interpreters=[])
+    rules = ExecPolicy.compile(ExecSpec(mode="enforce"), [], landlock=True, memfd_closed=True, routes=own)
+    for program, interpreters, allowed in ((script, [node], False), (node, [], False), (script, [], True)):
+        for loading, allow in ((b"NODE_OPTIONS", allowed), (b"LD_PRELOAD", False), (b"", True)):
+            verdict = rules.decide(Role.AGENT, program, program, [], interpreters=interpreters, loading=loading)
+            assert verdict.allow is allow, (program, loading)
+    assert first_of([b"NODE_PATH", b"LD_AUDIT", b"NODE_OPTIONS"]) == b"LD_AUDIT"
+    assert (first_of([b"NODE_PATH"]), first_of([])) == (b"NODE_PATH", b"")
 
 
 def test_otherwise_the_environment_decides_nothing() -> None:

@@ -24,7 +24,7 @@ _FILE = "claude/mcp.json"
 _SHELL = {"CLAUDE_CODE_SHELL": "{shell}", "SHELL": "{shell}", "CLAUDE_CODE_TMPDIR": places.TASK_FILES}
 # The task shell runs as the agent until it has handed its command on: what a project's settings name may not be loaded
 # into it, nor into the client. To ld.so(8), the C library and Bun an empty value is none.
-_LOADING = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "GCONV_PATH", "LOCPATH", "BUN_OPTIONS")
+_LOADING = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "GCONV_PATH", "LOCPATH", "BUN_OPTIONS", "BUN_INSPECT")
 _SETTINGS = {"env": {**dict.fromkeys(_LOADING, ""), **_SHELL}}
 SHELLING = Shelling(
     measured="2.1.330",

@@ -27,8 +27,8 @@ from codingagents.trust.events import PolicyRule
 from codingagents.trust.vocabulary import Firmness, Role
 
 UNROUTED: Final = "unrouted"  # the reason of what should have gone to the task runner
-# Variables that ld.so(8), the C library (iconv's modules, locales), OpenSSL (engines: in node and Copilot) and Bun, which
-# Claude Code is built with, take code from, where they are not empty; with BUN_INSPECT from a port.
+# Variables that ld.so(8), the C library (iconv's modules, locales), OpenSSL (engines, for node and Copilot) and Bun, on
+# which Claude Code runs, take code from, where they are not empty; with BUN_INSPECT from a port.
 _LOADING: Final = re.compile(
     rb"(LD_[^=]*|GCONV_PATH|LOCPATH|OPENSSL_CONF|BUN_OPTIONS|BUN_INSPECT[^=]*)(?:=.|\Z)"
     rb"|(NODE_PATH|NODE_OPTIONS)=(?!--max-old-space-size=\d{1,9}\Z).",

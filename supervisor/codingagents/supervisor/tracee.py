@@ -223,7 +223,7 @@ class _Memory:
 
     def loading(self, address: int) -> bytes:
         """Return the name of an environment's variable that has code loaded, or b""; E2BIG past the limit."""
-        found = []
+        found: list[bytes] = []
         for _ in range(MAX_VARIABLES):
             pointer = int.from_bytes(self._take(address, 8), "little") if address else 0
             if pointer == 0:

@@ -62,6 +62,7 @@ from codingagents.trust.vocabulary import Role, SessionId
 UID = 58041  # of tasks: of no account, and of no other process of a test run
 PATIENCE = 60.0  # seconds; only a failing test waits that long
 _SESSION = SessionId("task-test")
+MASKED = "masked"
 _REPLY = "reply.json"
 # As in a container of Docker, where neither mounts nor namespaces can be had.
 DOCKER = (
@@ -72,7 +73,8 @@ DOCKER = (
     ),
 )
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another UID needs root")
-every_mode = pytest.mark.parametrize("namespaces", [True, False], ids=["namespaces", "docker's capabilities"])
+MODES = {"namespaces": (), "docker's capabilities": DOCKER}
+every_mode = pytest.mark.parametrize("prefix", list(MODES.values()), ids=list(MODES))
 """Runs a test in a sandbox with namespaces, and where Linux capabilities are those that Docker gives."""
 
 
@@ -80,7 +82,7 @@ class Request(msgspec.Struct, kw_only=True):
     """How the sandbox is made."""
 
     namespaces: bool = True
-    masks: list[str] = []
+    masks: list[str] = []  # besides the directory `masked`
     layers_off: list[str] = []
     rules: list[ExecRule] = []
     enforce: bool = False
@@ -230,6 +232,10 @@ class Tasks:
     def sh(self, script: str, **options: Any) -> Task:
         return self.run(["/bin/sh", "-c", script], **options)
 
+    @property
+    def masked(self) -> Path:
+        return self.directory / MASKED
+
     def layer(self, name: str) -> Layer:
         return next(row for row in self.made.layers if row.layer == name)
 
@@ -256,15 +262,22 @@ def spec(argv: Sequence[str | bytes], **options: Any) -> TaskSpec:
 
 
 @contextlib.contextmanager
-def start(request: Request | None = None, prefix: Sequence[str] | None = None) -> Iterator[Tasks]:
-    """Make a sandbox; when the block ends, nothing of it is left. Without namespaces the prefix is `DOCKER`."""
+def start(request: Request | None = None, prefix: Sequence[str] = ()) -> Iterator[Tasks]:
+    """Make a sandbox; when the block ends, nothing of it is left. Namespaces are there unless the prefix is `DOCKER`.
+
+    `tasks.masked` is a directory that anybody may read, and tasks should not.
+    """
     request = request or Request()
     directory = Path(tempfile.mkdtemp(prefix="tasks-"))
+    (directory / MASKED).mkdir()
+    (directory / MASKED / "file").write_text("to be seen by all\n")
+    for path in (directory / MASKED, directory / MASKED / "file"):
+        path.chmod(0o755)
     control, theirs = socket.socketpair()
     control.settimeout(PATIENCE)
     with theirs:
         number = theirs.fileno()
-        words = [*(prefix if prefix is not None else () if request.namespaces else DOCKER), sys.executable, "-I"]
+        words = [*prefix, sys.executable, "-I"]
         words += [os.path.abspath(__file__), str(directory), str(number), msgspec.json.encode(request).decode()]
         process = subprocess.Popen(words, pass_fds=[number])
     try:
@@ -327,7 +340,7 @@ async def _supervise(request: Request, directory: str, control: socket.socket) -
             death_signal=True,
             layers_off=request.layers_off,
         ),
-        masks=request.masks,
+        masks=[f"{directory}/{MASKED}", *request.masks],
         namespaces=request.namespaces,
     )
     async with trio.open_nursery() as nursery:

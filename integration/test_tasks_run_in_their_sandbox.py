@@ -23,9 +23,9 @@ GROUP = 58042  # of a workspace
 PYTHON = "/usr/bin/python3"
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["namespaces", "docker's capabilities"])
+@pytest.fixture(scope="module", params=rig.MODES.values(), ids=list(rig.MODES))
 def tasks(request: pytest.FixtureRequest) -> Iterator[Tasks]:
-    with rig.start(Request(namespaces=request.param, groups=[GROUP], limits=RoleLimits(processes=500))) as made:
+    with rig.start(Request(groups=[GROUP], limits=RoleLimits(processes=500)), request.param) as made:
         yield made
 
 
@@ -131,7 +131,7 @@ def test_nobody_but_the_task_holds_its_pipes(tasks: Tasks) -> None:
 )
 def test_what_cannot_be_run_is_said(tasks: Tasks, argv: list[str], options: dict[str, Any], failed: TaskFailed) -> None:
     task = tasks.run(argv, **options)
-    assert task.until_eof() == [failed]
+    assert task.until_eof() == [TaskMade(), failed]
     assert task.output() == b""
 
 
@@ -225,8 +225,8 @@ def test_execs_of_tasks_are_decided_and_recorded_by_one_trap() -> None:
 
 
 @rig.every_mode
-def test_at_the_end_every_task_is_killed_and_the_task_parent_ends(namespaces: bool) -> None:
-    with rig.start(Request(namespaces=namespaces)) as tasks:
+def test_at_the_end_every_task_is_killed_and_the_task_parent_ends(prefix: tuple[str, ...]) -> None:
+    with rig.start(prefix=prefix) as tasks:
         task = tasks.sh("trap '' TERM; setsid sleep 1000 & echo up; wait").runs()
         assert task.line() == "up\n"
         task.channel.close()
@@ -238,8 +238,8 @@ def test_at_the_end_every_task_is_killed_and_the_task_parent_ends(namespaces: bo
 
 
 @rig.every_mode
-def test_a_supervisor_that_is_killed_leaves_no_task(namespaces: bool) -> None:
-    with rig.start(Request(namespaces=namespaces)) as tasks:
+def test_a_supervisor_that_is_killed_leaves_no_task(prefix: tuple[str, ...]) -> None:
+    with rig.start(prefix=prefix) as tasks:
         task = tasks.sh("setsid sh -c 'echo up; kill -STOP $$' & kill -STOP $$").runs()  # nothing that execs later
         assert task.line() == "up\n"
         os.kill(tasks.process.pid, signal.SIGKILL)

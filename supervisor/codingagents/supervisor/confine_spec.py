@@ -16,6 +16,8 @@ from codingagents.trust.wire import Message
 
 # argv[0] of the exec that the stub attempts to see the trap refuse it. The supervisor adds a nonce.
 PROBE_ARGV0 = "coding-agents-self-test-"
+# What is seen of a directory that is masked: its mode, and what listing it comes to.
+MASKED = "0000, listing it: EACCES"
 # SECBIT_NOROOT, _NO_SETUID_FIXUP_LOCKED, _KEEP_CAPS_LOCKED, _NO_CAP_AMBIENT_RAISE, each with its lock: capabilities(7).
 WANTED_SECUREBITS = 0b1110_1011
 

@@ -25,9 +25,10 @@ _libc.statx.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_ui
 
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWPID: Final = 0x20000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8  # as statvfs(3) has them too
 MS_BIND = 0x1000
-MS_REMOUNT, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 0x20, 0x4000, 0x20000, 0x40000
+MS_REMOUNT, MS_BIND, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x20000, 0x40000
 
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from codingagents.supervisor.apparmor_profile import ASKED_FOR
-from codingagents.supervisor.confine_spec import WANTED_SECUREBITS, Observation
+from codingagents.supervisor.confine_spec import MASKED, WANTED_SECUREBITS, Observation
 from codingagents.supervisor.mounts_seen import WANTED, Place
 from codingagents.trust.events import Layer, LayerState
 from codingagents.trust.vocabulary import LayerWish
@@ -49,6 +49,8 @@ class _Outcome:
     why: str = ""
     detail: Mapping[str, str] = field(default_factory=dict)
     remedy: str = ""  # where the kind's own would not help
+    mechanism: str = ""  # likewise, of what tasks have
+    consequence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +215,33 @@ def _exec_trap(observations: Sequence[Observation], facts: Facts) -> _Outcome:
     return _Outcome("unavailable", _said(observations), "the self-test was not refused", detail)
 
 
-def _pid_namespace(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
+def _pid_namespace(observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    if observations:
+        own = all(seen.outcome == "1" for seen in observations)
+        mechanism = "PID namespace of the tasks"
+        if own or not facts.is_pid1:
+            why = "" if own else "the tasks have none of their own, and the supervisor is not PID 1"
+            return _Outcome("enforced" if own else "unavailable", _said(observations), why, mechanism=mechanism)
     if facts.is_pid1:
         return _Outcome("enforced", "getpid() in the supervisor: 1")
     return _Outcome("unavailable", "getpid() in the supervisor: not 1", "the supervisor is not PID 1")
 
 
-def _mount_namespace(_observations: Sequence[Observation], facts: Facts) -> _Outcome:
+def _masks(observations: Sequence[Observation]) -> _Outcome:
+    """Judge what a task saw at the session's directories: in their place, what nobody may look into."""
+    masked = all(seen.outcome == MASKED != seen.control for seen in observations)
+    return _Outcome(
+        "enforced" if masked else "unavailable",
+        _said(observations),
+        "" if masked else "the tasks have no mount namespace of their own",
+        mechanism="mount namespace of the tasks, empty tmpfs of mode 000 on the session's directories",
+        consequence="what keeps tasks out of the session's directories are their owners and modes",
+    )
+
+
+def _mount_namespace(observations: Sequence[Observation], facts: Facts) -> _Outcome:
+    if observations:
+        return _masks(observations)
     if not facts.mount_namespace:
         return _Outcome("enforced", "unshare(CLONE_NEWNS), tmpfs mounted on the session's directories: ok")
     by_profile = facts.mount_namespace == "EACCES"  # a lacking Linux capability is EPERM
@@ -395,11 +417,11 @@ def build_report(
                 layer=kind.name,
                 wanted=wanted,
                 state=outcome.state,
-                mechanism=kind.mechanism,
+                mechanism=outcome.mechanism or kind.mechanism,
                 probe=outcome.probe,
                 observed_by="observed",
                 why=outcome.why,
-                consequence=kind.consequence if missing or outcome.state == "disabled" else "",
+                consequence=(outcome.consequence or kind.consequence) if missing or outcome.state == "disabled" else "",
                 remedy=(outcome.remedy or kind.remedy) if missing else "",
                 detail=dict(outcome.detail),
             )

@@ -18,7 +18,8 @@ from typing import Final
 from codingagents.supervisor import kernel, mounts_seen
 
 _MAX_LINKS: Final = 40  # the kernel's own limit, path_resolution(7)
-_OWN_NUMBER: Final = re.compile(rb"\nNStgid:.*?(\d+)\n")
+_OWN_NUMBER: Final = re.compile(rb"\nNSpid:.*?(\d+)\n")
+_ITSELF: Final = (b"self", b"thread-self")
 _NOTHING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES})
 
 
@@ -76,7 +77,7 @@ def path_in_proc(pid: int, rest: bytes, *, apart: bool = False) -> bytes:
 
 
 def _own_number(pid: int) -> int:
-    """Return the PID of `pid`, or of the process that this is a thread of, in its own PID namespace."""
+    """Return the number of thread `pid` in its own PID namespace."""
     with open(b"/proc/%d/status" % pid, "rb") as file:
         found = _OWN_NUMBER.search(file.read())
     if found is None:
@@ -150,7 +151,9 @@ def _walk(pid: int, path: bytes, procs: tuple[bytes, ...], root: bytes = b"") ->
             continue
         here = at + b"/" + name
         try:
-            target = _link(root + here)
+            # In a procfs of another PID namespace, these two are not there for us.
+            itself = root and at + b"/" in procs and name in _ITSELF
+            target = b"" if itself else _link(root + here)
         except OSError as error:
             if here.startswith(procs) and _hidden(error, here, tuple(proc + b"%d/" % pid for proc in procs)):
                 raise NamelessError("procfs does not show us what it names") from None
@@ -162,7 +165,7 @@ def _walk(pid: int, path: bytes, procs: tuple[bytes, ...], root: bytes = b"") ->
         if links > _MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if here.startswith(procs) and not target.startswith(b"self/"):  # `mounts` and `net` are links like any other
-            if at + b"/" in procs and name in (b"self", b"thread-self"):
+            if at + b"/" in procs and name in _ITSELF:
                 number = b"%d" % pid
                 rest += [number] if name == b"self" else [number, b"task", number]  # as deep as the link's: for `..`
             else:

@@ -35,7 +35,7 @@ from bench.targets import ALL
 from bench.upstream import upstream
 
 PROXIES = ("rates", "streams", "bodies", "starts", "profile")  # need targets
-OTHERS = ("trust", "exec", "confine", "startup", "init")
+OTHERS = ("trust", "exec", "confine", "task", "startup", "init")
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 REMARKS = HERE / "remarks.md"  # of whoever looked at the last document
 

@@ -35,7 +35,8 @@ class Asked:
 
     def send(self, data: bytes, descriptors: Sequence[int]) -> None:
         sent = socket.send_fds(self.connection, [data], list(descriptors)) if descriptors else 0
-        self.connection.sendall(data[sent:])
+        if data[sent:]:
+            self.connection.sendall(data[sent:])
 
     def line(self) -> str:
         while b"\n" not in self.buffer:

@@ -22,7 +22,7 @@ from session_rig import Place, Session, every_mode
 pytest_plugins = ("session_fixtures",)  # where
 
 STOPPED = 128 + signal.SIGTERM
-# One that runs, one that was orphaned, one in a session of its own, one that ignores what it can, one that stands still.
+# One that runs, one orphaned, one in a session of its own, one that ignores what it can, one that stands still.
 CHILDREN = (
     "sleep 601 & (sleep 602 &) ; setsid sleep 603 & "
     "sh -c 'trap \"\" HUP INT TERM; while :; do sleep 604; done' & "

@@ -72,14 +72,16 @@ def test_shared_memory_is_their_own(tasks: Tasks) -> None:
 
 def test_what_an_engine_masks_below_proc_stays_masked() -> None:
     """The control is a procfs that is mounted anew without a thought, as root may in the very container."""
-    look = "head -c 1 /proc/keys | wc -c; ls /proc/tty | wc -l; python3 -Ic 'import os; print(os.statvfs(\"/proc/sys\").f_flag & 1)'"
+    flags = "import os; print(os.statvfs('/proc/sys').f_flag & os.ST_RDONLY)"
+    look = f'head -c 1 /proc/keys | wc -c; ls /proc/tty | wc -l; python3 -Ic "{flags}"'
     with rig.start(prefix=ENGINE) as tasks:
         assert said(tasks, look).split() == ["0", "0", "1"]
         assert said(tasks, "cat /proc/self/comm /proc/sys/kernel/ostype").split() == ["cat", "Linux"]
     anew = subprocess.run(
         [*ENGINE, "sh", "-c", f"mount -t proc proc /proc; {look}"], check=False, capture_output=True, text=True
     )
-    assert anew.stdout.split()[1:] == ["5", "0"]
+    terminals, read_only = anew.stdout.split()[1:]
+    assert (int(terminals) > 0, read_only) == (True, "0")
 
 
 @pytest.mark.parametrize(

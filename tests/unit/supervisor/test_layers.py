@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from codingagents.supervisor.confine_spec import Observation
+from codingagents.supervisor.confine_spec import MASKED, Observation
 from codingagents.supervisor.layers import LAYER_NAMES, Facts, build_report, unmet_requirements
 from codingagents.supervisor.mounts_seen import Place
 from codingagents.trust.events import Layer
@@ -103,6 +103,13 @@ CASES: list[tuple[str, str, list[Observation], Facts, str]] = [
     ("exec_trap", "unavailable", [seen("exec_trap", "EPERM")], Facts(trap_error="EINVAL"), "EINVAL"),
     ("pidns", "enforced", [], Facts(is_pid1=True), ""),
     ("pidns", "unavailable", [], Facts(), "not PID 1"),
+    # What a task saw goes before what the session has.
+    ("pidns", "enforced", [seen("pidns", "1")], Facts(), ""),
+    ("pidns", "unavailable", [seen("pidns", "EPERM")], Facts(), "none of their own"),
+    ("pidns", "enforced", [seen("pidns", "EPERM")], Facts(is_pid1=True), ""),
+    ("mountns", "enforced", [seen("mountns", MASKED, control="0755, listing it: succeeded")], Facts(), ""),
+    ("mountns", "unavailable", [seen("mountns", MASKED, control=MASKED)], Facts(), "no mount namespace"),
+    ("mountns", "unavailable", [seen("mountns", "EPERM")], Facts(), "the tasks have no mount namespace"),
     ("mountns", "enforced", [], Facts(), ""),
     ("mountns", "unavailable", [], Facts(mount_namespace="EPERM"), "CAP_SYS_ADMIN"),
     ("mountns", "unavailable", [], Facts(mount_namespace="EACCES"), "security module"),

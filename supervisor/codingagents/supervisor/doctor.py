@@ -21,10 +21,12 @@ from codingagents.rewrite.specs import ExecSpec
 from codingagents.supervisor import apparmor_profile, kernel, namespaces, processes, report_view, rundirs, signals
 from codingagents.supervisor.confine_spec import ConfineSpec
 from codingagents.supervisor.confined import ConfinedRole, TrapSettings
-from codingagents.supervisor.early import StubProcess
+from codingagents.supervisor.early import StubProcess, TaskParentProcess
 from codingagents.supervisor.layers import Facts
 from codingagents.supervisor.reaper import Reaper
 from codingagents.supervisor.rundirs import apparmor_label
+from codingagents.supervisor.task_plan import MASKED
+from codingagents.supervisor.task_spec import SandboxSpec
 from codingagents.trust import errors
 from codingagents.trust.commandline import Parser
 from codingagents.trust.errors import AgentError
@@ -142,7 +144,8 @@ async def _report(roles: Sequence[Role], *, helper: bool) -> dict[Role, list[Lay
         async with trio.open_nursery() as nursery:
             await nursery.start(reaper.run)
             for role in roles:
-                stub = StubProcess(children, stdio={2: 2})
+                of_tasks = role is Role.TASK and facts.root  # without, there is no runner
+                stub = TaskParentProcess(children) if of_tasks else StubProcess(children, stdio={2: 2})
                 try:
                     reports[role] = await _confine(stub, role, facts, probe_file)
                 except AgentError as error:
@@ -180,7 +183,7 @@ async def _try_helper(children: processes.Children, reaper: Reaper) -> list[Laye
         ]
 
 
-async def _confine(stub: StubProcess, role: Role, facts: Facts, probe_file: str) -> list[Layer]:
+async def _confine(stub: StubProcess | TaskParentProcess, role: Role, facts: Facts, probe_file: str) -> list[Layer]:
     trees = ExecSpec().trees
     settings = TrapSettings(
         exec_spec=ExecSpec(),
@@ -204,6 +207,8 @@ async def _confine(stub: StubProcess, role: Role, facts: Facts, probe_file: str)
     )
     confined = ConfinedRole(stub, role, settings)
     try:
+        if isinstance(stub, TaskParentProcess):
+            return await confined.confine(SandboxSpec(confine=spec, masks=list(MASKED)), facts)
         return await confined.confine(spec, facts)
     finally:
         confined.close()

@@ -214,6 +214,13 @@ def main(argv: Sequence[str]) -> int:
     """Run on the descriptor that `--fd N` names; returns when no task is left, or what failed was told."""
     channel = socket.socket(fileno=int(argv[argv.index("--fd") + 1]))
     os.set_inheritable(channel.fileno(), False)
+    try:
+        return _run(channel)
+    except ConnectionError:  # the session ends; nobody is left to be told anything
+        return errors.EXIT_ENGINE
+
+
+def _run(channel: socket.socket) -> int:
     parent = _Parent(channel, role_layers.receive(channel, SandboxSpec))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:

@@ -119,8 +119,10 @@ def run(*argv: str) -> dict[str, Any]:
     return {"errno": None, "code": done.returncode, "output": done.stdout.decode()}
 
 
-def execute(path: str, argv: list[str], by: str = "path", cwd: str = "/") -> dict[str, Any]:
-    """Execute `path` in a child: by its name, by a descriptor of it, or a copy of it in memory."""
+def execute(
+    path: str, argv: list[str], by: str = "path", cwd: str = "/", more: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Execute `path` in a child: by its name, a descriptor of it, or a copy of it in memory; `more` are variables."""
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
@@ -138,7 +140,7 @@ def execute(path: str, argv: list[str], by: str = "path", cwd: str = "/") -> dic
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, 0)
             os.dup2(null, 1)  # ours is for answers
-            os.execve(program, argv, dict(os.environ))
+            os.execve(program, argv, {**os.environ, **(more or {})})
         except OSError as error:
             code = error.errno or 255
         finally:

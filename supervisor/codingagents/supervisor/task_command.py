@@ -145,11 +145,14 @@ def _look_up(name: bytes, environment: Mapping[bytes, bytes]) -> bytes:
 
 
 def _open_terminal(connection: int, rows: int, columns: int) -> int:
-    """Have a pseudo-terminal of the task's own as the one that controls it; its master goes to the client."""
+    """Have a pseudo-terminal of the task's own as the one that controls it; its master goes to the client.
+
+    `connection` is closed: other tasks can look into this one while its exec waits for the trap, and are not to answer.
+    """
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-    with socket.socket(fileno=os.dup(connection)) as client:
+    with socket.socket(fileno=connection) as client:
         socket.send_fds(client, [b"terminal\n"], [master])
     os.close(master)
     return slave

@@ -29,7 +29,7 @@ from codingagents.supervisor.task_spec import (
     TaskSignal,
     TaskSpec,
 )
-from codingagents.trust import wire
+from codingagents.trust import linux, wire
 
 _AGAIN_MILLISECONDS: Final = 20  # between two walks that kill; the first death comes before
 _MAX_FAILURE: Final = 64  # bytes
@@ -42,7 +42,17 @@ def main(channel: int, handed: Sequence[int], confinement: ConfineSpec) -> None:
     task_command.become_keeper(confinement)
     with socket.socket(fileno=channel) as stream:
         task = role_layers.receive(stream, TaskSpec)
+        linux.name_process(f"task keeper {task.task}")
         _Keeper(stream, confinement, task).keep(handed)
+
+
+def prepare() -> None:
+    """Make, in what keepers are forks of, all that is made once: a keeper would make it anew for each task."""
+    task = TaskSpec(task=0, argv=["x"], environment=["A=B"], working_directory="/", terminal=False)
+    wire.decode(TaskSpec, wire.encode(task))
+    wire.decode(AnyTaskOrder, wire.encode(TaskSignal(number=1)))
+    for report in (TaskMade(), TaskRuns(), TaskExit(status=0, left=0), TaskOver()):
+        wire.encode(report)
 
 
 class _Keeper:

@@ -143,6 +143,7 @@ class _Parent:
         poll = select.poll()
         poll.register(ended, select.POLLIN)
         poll.register(self.channel, select.POLLIN)
+        task_keeper.prepare()
         gc.collect()
         gc.freeze()  # keepers then never write to what they share with this process
         serving = True
@@ -214,6 +215,7 @@ def main(argv: Sequence[str]) -> int:
     """Run on the descriptor that `--fd N` names; returns when no task is left, or what failed was told."""
     channel = socket.socket(fileno=int(argv[argv.index("--fd") + 1]))
     os.set_inheritable(channel.fileno(), False)
+    linux.name_process("task parent")
     try:
         return _run(channel)
     except ConnectionError:  # the session ends; nobody is left to be told anything

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import session_rig as rig
-from codingagents.trust.events import ExecAllowed
+from codingagents.trust.events import ExecAllowed, LayerReport
 from session_rig import RUN_DIRECTORIES, Session, every_mode
 from session_upstream import TOKEN, Upstream
 
@@ -29,6 +29,8 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
         with rig.start(request.param, where, config) as started:
             assert started.answer() == "up"
             assert started.ask("post", "one")["status"] == 200
+            # What makes tasks comes last, and tries its layers in processes that end.
+            rig.wait_until(lambda: [each for each in started.events(LayerReport) if each.role == "task"], "its report")
             yield started
 
 
@@ -38,6 +40,7 @@ def processes(session: Session) -> dict[str, int]:
         "supervisor": session.supervisor(),
         "agent": session.of_agent()[0],
         "zygote": session.named("helper zygote"),
+        "task parent": session.named("task parent"),
         **{f"helper {name}": session.named(f"helper {name}") for name in SERVERS},
     }
     if session.control is None:
@@ -122,12 +125,12 @@ DESCRIPTORS: dict[str, Counter[str]] = {
     "supervisor": Counter(
         {
             "stdio": 3,
-            # the control channel twice; those of stub, zygote and two helpers; trio's and its signals' wake-up pairs;
-            # the operator's socket
-            "unix": 2 + 1 + 1 + 2 + 4 + 1,
+            # the control channel twice; those of stub, zygote, two helpers and task parent; trio's and its signals'
+            # wake-up pairs; the operator's socket and the runner's
+            "unix": 2 + 1 + 1 + 2 + 1 + 4 + 2,
             "tcp": 2,  # the helpers' listening sockets, which outlive them
-            "anon_inode:[pidfd]": 4,
-            "anon_inode:seccomp notify": 1,
+            "anon_inode:[pidfd]": 5,
+            "anon_inode:seccomp notify": 2,  # of the agent's execs and of all tasks'
             "anon_inode:[eventpoll]": 1,
             "events.jsonl": 1,
             "session": 1,  # its directory, to remove the operator's socket from
@@ -135,6 +138,8 @@ DESCRIPTORS: dict[str, Counter[str]] = {
     ),
     "agent": Counter({"stdio": 3}),
     "zygote": Counter({"/dev/null": 2, "stdio": 1, "unix": 1}),
+    # Its channel; what tells it of ended children.
+    "task parent": Counter({"/dev/null": 2, "stdio": 1, "unix": 1, "pipe": 2}),
     "helper one": Counter(_HELPER) + Counter(_LOOP) + Counter({"unix": 2, "netlink": 1, "tcp": 1}),  # one to upstream
     "helper two": Counter(_HELPER) + Counter(_LOOP) + Counter({"unix": 2, "netlink": 1}),
 }

@@ -8,7 +8,6 @@ where a layer that a helper must have did not take, it raises and nothing is ser
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import resource
@@ -64,12 +63,6 @@ def die_with_parent() -> None:
     clears the request at every change of credentials: call again after it.
     """
     linux.set_parent_death_signal()
-
-
-def name_process(name: str) -> None:
-    """Set what `ps` shows, 15 bytes at most; the argv of the zygote stays visible beside it."""
-    buffer = ctypes.create_string_buffer(name.encode("ascii", "replace")[:15])
-    linux.prctl(linux.PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def confine(uid: int, gid: int, needs: Needs, *, sock_diag: bool = False) -> list[Layer]:

@@ -20,7 +20,7 @@ from typing import NoReturn
 from codingagents.proxies import confinement, helper
 from codingagents.proxies.descriptors import CHANNEL, LISTENER, SOCK_DIAG, keep_only
 from codingagents.rewrite.specs import Cloned, CloneRequest
-from codingagents.trust import cloning, wire
+from codingagents.trust import cloning, linux, wire
 from codingagents.trust.errors import WireError
 
 _MAX_REQUEST = 4096  # bytes of one request
@@ -33,7 +33,7 @@ def _become_helper(server: str, channel: int, *others: int) -> NoReturn:
         confinement.die_with_parent()
         keep_only(channel, *others)
         channel = CHANNEL
-        confinement.name_process(f"helper {server}")
+        linux.name_process(f"helper {server}")
         gc.enable()
         status = helper.main(CHANNEL, LISTENER, SOCK_DIAG if len(others) > 1 else None)
     except BaseException as error:  # nothing may climb into the zygote's loop
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> int:
     confinement.die_with_parent()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal's keys are the supervisor's to act on; clones inherit this
-    confinement.name_process("helper zygote")
+    linux.name_process("helper zygote")
     control = socket.socket(fileno=int(arguments[1]))
     control.set_inheritable(False)
     helper.preload()

@@ -87,6 +87,12 @@ def set_parent_death_signal(number: int = signal.SIGKILL) -> None:
     prctl(PR_SET_PDEATHSIG, number)
 
 
+def name_process(name: str) -> None:
+    """Have ps and /proc/PID/comm show `name`, of which the kernel keeps 15 bytes (prctl(2), PR_SET_NAME)."""
+    buffer = ctypes.create_string_buffer(name.encode())
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
 def set_no_new_privs() -> None:
     """Make set-user-ID programs and file capabilities inert, for good, here and in all descendants."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)

@@ -37,7 +37,7 @@ future.annotations = None
 for name in {at_once}:
     module = sys.modules["{package}." + name] = type(sys)("{package}." + name)
     descriptor = posix.open("{client}/{directory}/" + name + ".pyc", posix.O_RDONLY)
-    exec(marshal.loads(posix.read(descriptor, 1 << 20)[16:]), module.__dict__)
+    exec(marshal.loads(posix.read(descriptor, 1 << 17)[16:]), module.__dict__)
     posix.close(descriptor)
 module.stand_for({shell!a}.encode("ascii", "surrogateescape"), {agent_uid}, "{runner}")
 """
@@ -77,7 +77,11 @@ def install(
     if closed := _closed_to_others(python):
         raise ProcessError(f"the agent cannot run {python}: {closed} is closed to other users; install it for all")
     directory = _PACKAGE.replace(".", "/")
-    os.makedirs(f"{client}/{directory}", 0o755)
+    below = client
+    for part in ("", *directory.split("/")):
+        below = os.path.join(below, part)
+        os.makedirs(below, exist_ok=True)
+        os.chmod(below, 0o755)  # whatever the umask was
     for name in _AT_ONCE + _LATER:
         _write(f"{client}/{directory}/{name}.pyc", _compiled(name), 0o644)
     for name, shell in standing_for().items():

@@ -81,7 +81,7 @@ def install(
     for part in ("", *directory.split("/")):
         below = os.path.join(below, part)
         os.makedirs(below, exist_ok=True)
-        os.chmod(below, 0o755)  # whatever the umask was
+        os.chmod(below, 0o755)  # noqa: S103 -- it is to be read by all, whatever the umask was
     for name in _AT_ONCE + _LATER:
         _write(f"{client}/{directory}/{name}.pyc", _compiled(name), 0o644)
     for name, shell in standing_for().items():

@@ -1,4 +1,4 @@
-"""What the tasks of a session are made as: who they are, where they may execute, what they may not see and are given."""
+"""What the tasks of a session are made as: who they are, where they execute, what they cannot see and are given."""
 
 import msgspec
 

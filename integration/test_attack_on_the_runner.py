@@ -94,6 +94,7 @@ def enforced() -> Iterator[Session]:
         ("BUN_INSPECT_PRELOAD", "/tmp/x.js"),
         ("BUN_INSPECT_CONNECT_TO", "unix:///tmp/x"),
         ("OPENSSL_CONF", "/tmp/x.cnf"),
+        ("COPILOT_CLI_DIST_DIR", "/tmp"),
     ],
 )
 def test_what_runs_as_the_agent_is_not_told_to_load_code(variable: str, value: str, enforced: Session) -> None:

@@ -28,9 +28,11 @@ from codingagents.trust.vocabulary import Firmness, Role
 
 UNROUTED: Final = "unrouted"  # the reason of what should have gone to the task runner
 # Variables that ld.so(8), the C library (iconv's modules, locales), OpenSSL (engines, for node and Copilot) and Bun, on
-# which Claude Code runs, take code from, where they are not empty; with BUN_INSPECT from a port.
+# which Claude Code runs, take code from, where they are not empty; with BUN_INSPECT from a port. Copilot
+# runs what it finds in the directories that its own three name.
 _LOADING: Final = re.compile(
-    rb"(LD_[^=]*|GCONV_PATH|LOCPATH|OPENSSL_CONF|BUN_OPTIONS|BUN_INSPECT[^=]*)(?:=.|\Z)"
+    rb"(LD_[^=]*|GCONV_PATH|LOCPATH|OPENSSL_CONF|BUN_OPTIONS|BUN_INSPECT[^=]*"
+    rb"|COPILOT_(?:CLI_DIST_DIR|PKG_CACHE_HOME|CACHE_HOME))(?:=.|\Z)"
     rb"|(NODE_PATH|NODE_OPTIONS)=(?!--max-old-space-size=\d{1,9}\Z).",
     re.DOTALL,
 )

@@ -411,6 +411,10 @@ def test_where_a_task_shell_is_mounted_landlock_lets_it_be_executed() -> None:
         (b"NODE_PATH=/w", b"NODE_PATH"),
         (b"NODE_OPTIONS=", b""),
         (b"NODE_EXTRA_CA_CERTS=/w/ca.pem", b""),
+        (b"COPILOT_CLI_DIST_DIR=/w", b"COPILOT_CLI_DIST_DIR"),
+        (b"COPILOT_CACHE_HOME=/w", b"COPILOT_CACHE_HOME"),
+        (b"COPILOT_PKG_CACHE_HOME=/w", b"COPILOT_PKG_CACHE_HOME"),
+        (b"COPILOT_HOME=/w", b""),
         (b"LOCPATH=/w", b"LOCPATH"),
         (b"LD_" + b"x" * 61, b"LD_" + b"x" * 61),  # its beginning only
         (b"LD_PRELOAD=", b""),

@@ -44,7 +44,10 @@ SHELLING = Shelling(
         "git, pgrep and kill, which the client runs for itself, are refused: it goes on without",
     ),
     unmounted=("detached commands fail, and hooks are not run",),
-    open=("the client's program can be run again as the agent, with any arguments",),
+    open=(
+        "the client's program can be run again as the agent, with any arguments",
+        "run again with another HOME or XDG_CACHE_HOME, the client runs the code that it finds unpacked there",
+    ),
 )
 
 

@@ -19,6 +19,7 @@ import trio
 from codingagents.supervisor import task_request
 from codingagents.supervisor.accepting import next_connection
 from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.task_connection import Closer, TaskConnection
 from codingagents.supervisor.task_life import Requester, TaskLife, Why
 from codingagents.supervisor.task_listing import TaskRow
 from codingagents.supervisor.task_reading import GoneError, Reading
@@ -62,6 +63,7 @@ class Runner:
         self._lives: set[TaskLife] = set()
         self._stopping = False
         self._changed = trio.Event()
+        self._closer = Closer()
         self._holding = trio.CapacityLimiter(_HOLDING)
         self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
 
@@ -72,7 +74,9 @@ class Runner:
         with accepting:
             async with trio.open_nursery() as nursery:
                 while True:
-                    nursery.start_soon(self._attend, await next_connection(accepting))
+                    await self._closer.room()
+                    connection = await next_connection(accepting)
+                    nursery.start_soon(self._attend, TaskConnection(connection, self._closer))
 
     def rows(self) -> list[TaskRow]:
         """Return all tasks, in order of their numbers."""
@@ -101,14 +105,14 @@ class Runner:
 
     # -- of one connection -----------------------------------------------------------------------------------------
 
-    async def _attend(self, connection: trio.socket.SocketType) -> None:
+    async def _attend(self, connection: TaskConnection) -> None:
         with connection:
             requester = Requester(connection)
             reading = Reading(connection)
             self._asking += 1
             try:
                 prepared, behind = await self._ask(requester, reading)
-                life = await self._make(prepared, requester, reading)
+                life = await self._make(prepared, requester)
             except GoneError as error:
                 if error.asked:
                     self._log.record(requester.refused(str(error)))
@@ -119,7 +123,7 @@ class Runner:
                 return
             finally:
                 self._asking -= 1
-                reading.close()
+                connection.close_descriptors()
                 self._let_go(requester)
             self._lives.add(life)
             try:
@@ -136,7 +140,7 @@ class Runner:
             raise RequestError(f"the runner has {MAX_CONNECTIONS} connections already")
         try:
             with trio.fail_after(REQUEST_SECONDS):
-                await reading.begun()
+                await requester.connection.readable()
                 await self._holding.acquire_on_behalf_of(requester)
                 length = await reading.length()
                 if length <= _LARGE:
@@ -153,7 +157,7 @@ class Runner:
         self._number += 1
         return functools.partial(task_request.prepare, body, self._terms, task=self._number, scrubber=self._scrubber)
 
-    async def _make(self, prepared: Prepared, requester: Requester, reading: Reading) -> TaskLife:
+    async def _make(self, prepared: Prepared, requester: Requester) -> TaskLife:
         running = self._running()
         if running + self._making >= MAX_RUNNING:
             raise ProcessError(f"{MAX_RUNNING} tasks run already")
@@ -165,7 +169,8 @@ class Runner:
         self._making += 1
         try:
             with theirs:
-                descriptors = [requester.connection.fileno()] if in_terminal else reading.descriptors
+                connection = requester.connection
+                descriptors = [connection.fileno()] if in_terminal else connection.descriptors
                 await self._host.make(theirs, descriptors)
             if self._stopping:
                 raise ProcessError("the session ends")

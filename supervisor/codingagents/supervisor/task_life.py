@@ -17,6 +17,7 @@ import trio
 
 from codingagents.supervisor import task_request, task_wire
 from codingagents.supervisor.event_log import EventLog
+from codingagents.supervisor.task_connection import TaskConnection
 from codingagents.supervisor.task_listing import TaskRow
 from codingagents.supervisor.task_request import Prepared
 from codingagents.supervisor.task_spec import (
@@ -48,26 +49,19 @@ Why = Literal["ended", "requester gone", "session ends", "keeper lost"]
 class Requester:
     """Who asked for a task, and the connection to it."""
 
-    def __init__(self, connection: trio.socket.SocketType) -> None:
-        """Take it over."""
-        self.pid, self.uid = linux.peer_process_of_unix_socket(connection)
+    def __init__(self, connection: TaskConnection) -> None:
+        """Speak over it; it stays the caller's to close."""
+        self.pid, self.uid = connection.pid, connection.uid
         self.connection = connection
-        self._stream = trio.SocketStream(connection)
 
     async def answer(self, line: bytes) -> None:
         """Say `line`, if somebody is there to take it."""
-        with (
-            trio.move_on_after(ANSWER_SECONDS),
-            contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
-        ):
-            await self._stream.send_all(line)
+        with trio.move_on_after(ANSWER_SECONDS), contextlib.suppress(OSError, trio.ClosedResourceError):
+            await self.connection.send(line)
 
     async def hear(self) -> bytes:
         """Return what it says next; b"" where it is gone."""
-        try:
-            return bytes(await self._stream.receive_some(_PIECE))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""
+        return (await self.connection.receive())[0]
 
     def refused(self, reason: str) -> TaskRefused:
         """Return the record of a refusal."""

@@ -6,19 +6,13 @@ Reads what it was told to expect and no more than that, whatever the other end s
 
 from __future__ import annotations
 
-import array
-import os
-import socket
-from collections.abc import Sequence
 from typing import Final
 
-import trio
-
 from codingagents.supervisor import task_wire
+from codingagents.supervisor.task_connection import TaskConnection
 from codingagents.supervisor.task_wire import RequestError
 
 DESCRIPTORS: Final = 3
-_PIECE: Final = 64 * 1024
 
 
 class GoneError(Exception):
@@ -31,22 +25,12 @@ class GoneError(Exception):
 
 
 class Reading:
-    """One request as it comes in. `descriptors` are ours to close (`close`)."""
+    """One request as it comes in, with its descriptors, which are the connection's."""
 
-    def __init__(self, connection: trio.socket.SocketType) -> None:
+    def __init__(self, connection: TaskConnection) -> None:
         """Read from `connection`, which stays the caller's."""
         self._connection = connection
         self._buffer = bytearray()
-        self.descriptors: Sequence[int] = ()
-
-    async def begun(self) -> None:
-        """Return once something was sent, and take nothing; `GoneError` where nothing will be."""
-        try:
-            data = await self._connection.recv(1, socket.MSG_PEEK)
-        except OSError:
-            data = b""
-        if not data:
-            raise GoneError(asked=False)
 
     async def length(self) -> int:
         """Return how long the body will be; `RequestError` where no request begins here, or without descriptors."""
@@ -65,34 +49,16 @@ class Reading:
             self._buffer += await self._more()
         return bytes(self._buffer[:length]), bytes(self._buffer[length:])
 
-    def close(self) -> None:
-        """Close the descriptors; a task that runs has its own."""
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.descriptors = ()
-
     async def _first(self) -> None:
-        # CMSG_SPACE would have room for a fourth, by its padding.
-        room = socket.CMSG_LEN(DESCRIPTORS * array.array("i").itemsize)
-        try:
-            data, ancillary, flags, _ = await self._connection.recvmsg(_PIECE, room, socket.MSG_CMSG_CLOEXEC)
-        except OSError:
-            raise GoneError(asked=False) from None
-        received = array.array("i")
-        for _, _, payload in ancillary:
-            received.frombytes(payload)
-        self.descriptors = list(received)
+        data, more = await self._connection.receive(DESCRIPTORS)
         if not data:
             raise GoneError(asked=False)
-        if flags & socket.MSG_CTRUNC or len(received) != DESCRIPTORS:
+        if more or len(self._connection.descriptors) != DESCRIPTORS:
             raise RequestError(f"it must bring {DESCRIPTORS} descriptors: standard input, output and error")
         self._buffer += data
 
     async def _more(self) -> bytes:
-        try:
-            data = await self._connection.recv(_PIECE)
-        except OSError:
-            data = b""
+        data, _ = await self._connection.receive()
         if not data:
             raise GoneError(asked=True)
         return data

@@ -204,7 +204,7 @@ async def test_what_cannot_be_recorded_does_not_run(scene: Scene) -> None:
 async def test_a_requester_that_takes_no_answer_holds_up_nobody_for_long(scene: Scene) -> None:
     _, keeper = await running(scene)
     connection = next(iter(scene.runner._lives))._requester.connection
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     with trio.move_on_after(0.01):
         while True:
             await connection.send(b"x" * 4096)

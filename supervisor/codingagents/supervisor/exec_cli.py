@@ -31,6 +31,17 @@ from codingagents.trust.vocabulary import Role
 _ROLES = (Role.AGENT, Role.TASK, Role.COMMAND_SERVER)
 _CODES = {"allowed": errors.EXIT_OK, "denied": errors.EXIT_REFUSED, "missing": errors.EXIT_NOT_FOUND}
 _LANDLOCK = {"allows": "lets it be executed", "refuses": "refuses it", "off": "does not hold"}
+_COMMANDS = """\
+usage: coding-agents exec COMMAND [ARGUMENT…]
+
+  explain PATH [--role ROLE]   say which rule decides about a program, and how firmly
+  list [--session DIR]         list the tasks of a running session
+  run [--] COMMAND…            run a command as a task of the session here
+  shell [ARGUMENT…]            run a shell as a task, in a terminal of its own
+  health                       say whether a session takes tasks here
+
+`coding-agents exec COMMAND --help` says more.
+"""
 _DESCRIPTION = """\
 Say what would become of an exec of PATH: which rule of [exec] decides, how firm that is and why, and where PATH leads.
 
@@ -49,9 +60,12 @@ exit codes: 0 it would be allowed; 1 it would be denied, or the session does not
 
 def main(argv: list[str]) -> int:
     """Run `exec explain`; returns 0, 1 or 3 as the help says. Raises `AgentError`."""
+    if argv[:1] and argv[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_COMMANDS)
+        return errors.EXIT_OK
     if argv[:1] != ["explain"]:
         raise UsageError(
-            "exec takes a command; there are exec explain, list, run, shell and health (see: coding-agents --help)"
+            "exec takes a command; there are exec explain, list, run, shell and health (see: coding-agents exec --help)"
         )
     parser = Parser(
         prog="coding-agents exec explain",

@@ -7,6 +7,7 @@ its own child. Decides nothing.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
@@ -55,6 +56,11 @@ def prepare() -> None:
         wire.encode(report)
 
 
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 class _Keeper:
     def __init__(self, channel: socket.socket, confinement: ConfineSpec, task: TaskSpec) -> None:
         self._channel = channel
@@ -95,8 +101,9 @@ class _Keeper:
         if self._command == 0:
             self._say(TaskMade())
             task_command.run(self._confinement, self._task, handed, theirs)
-        for descriptor in (theirs, *handed):
-            os.close(descriptor)
+        os.close(theirs)
+        # The last close of a socket can wait as long as whoever made it chose (SO_LINGER): not here, where EOF is heard.
+        _thread.start_new_thread(_close, (handed,))
         self._poll.register(self._report, select.POLLIN)
 
     def _hear_of_exec(self) -> None:

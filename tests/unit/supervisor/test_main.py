@@ -16,7 +16,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, check=False, timeout=10)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["init", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["init", "--help"], ["exec", "--help"]])
 def test_help_is_printed_and_ends_well(arguments: list[str]) -> None:
     """Asking is no error, so it goes to standard output."""
     done = run(*arguments)

@@ -102,7 +102,7 @@ class _Keeper:
             self._say(TaskMade())
             task_command.run(self._confinement, self._task, handed, theirs)
         os.close(theirs)
-        # The last close of a socket can wait as long as whoever made it chose (SO_LINGER): not here, where EOF is heard.
+        # The last close of a socket can wait as long as its maker chose (SO_LINGER): not here, where EOF is heard.
         _thread.start_new_thread(_close, (handed,))
         self._poll.register(self._report, select.POLLIN)
 

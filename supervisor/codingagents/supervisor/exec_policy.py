@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from codingagents.rewrite import places
 from codingagents.rewrite.specs import ExecRule, ExecSpec
 from codingagents.supervisor.exec_routes import OwnProgram, Routes
 from codingagents.trust.events import PolicyRule
@@ -28,12 +29,13 @@ from codingagents.trust.vocabulary import Firmness, Role
 
 UNROUTED: Final = "unrouted"  # the reason of what should have gone to the task runner
 # Variables that ld.so(8), the C library (iconv's modules, locales), OpenSSL (engines, for node and Copilot) and Bun, on
-# which Claude Code runs, take code from, where they are not empty; with BUN_INSPECT from a port. Copilot
-# runs what it finds in the directories that its own three name.
+# which Claude Code runs, take code from, where they are not empty; with BUN_INSPECT from a port. Copilot runs what it
+# finds in the directories that its own three name; it sets them itself, to places in its home.
+_AT_HOME: Final = rb"(?=.{1,200}\Z)%b(?:/(?!\.\.?(?:/|\Z))[^/]+)*\Z" % re.escape(places.AGENT_HOME.encode())
 _LOADING: Final = re.compile(
-    rb"(LD_[^=]*|GCONV_PATH|LOCPATH|OPENSSL_CONF|BUN_OPTIONS|BUN_INSPECT[^=]*"
-    rb"|COPILOT_(?:CLI_DIST_DIR|PKG_CACHE_HOME|CACHE_HOME))(?:=.|\Z)"
-    rb"|(NODE_PATH|NODE_OPTIONS)=(?!--max-old-space-size=\d{1,9}\Z).",
+    rb"(LD_[^=]*|GCONV_PATH|LOCPATH|OPENSSL_CONF|BUN_OPTIONS|BUN_INSPECT[^=]*)(?:=.|\Z)"
+    rb"|(NODE_PATH|NODE_OPTIONS)=(?!--max-old-space-size=\d{1,9}\Z)."
+    rb"|(COPILOT_(?:CLI_DIST_DIR|PKG_CACHE_HOME|CACHE_HOME))=(?!" + _AT_HOME + rb").",
     re.DOTALL,
 )
 _NODE: Final = b"NODE_"  # begins those that node alone takes code from
@@ -77,7 +79,7 @@ class CompiledRule:
 def loads_code(variable: bytes) -> bytes:
     """Return the name of an environment's `NAME=VALUE`, or of its beginning, if by it code is loaded; else b""."""
     found = _LOADING.match(variable)
-    return (found[1] or found[2]) if found else b""
+    return (found[1] or found[2] or found[3]) if found else b""
 
 
 def first_of(loading: Iterable[bytes]) -> bytes:

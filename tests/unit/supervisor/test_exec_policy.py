@@ -414,6 +414,12 @@ def test_where_a_task_shell_is_mounted_landlock_lets_it_be_executed() -> None:
         (b"COPILOT_CLI_DIST_DIR=/w", b"COPILOT_CLI_DIST_DIR"),
         (b"COPILOT_CACHE_HOME=/w", b"COPILOT_CACHE_HOME"),
         (b"COPILOT_PKG_CACHE_HOME=/w", b"COPILOT_PKG_CACHE_HOME"),
+        (b"COPILOT_PKG_CACHE_HOME=/run/coding-agents/home/.cache/copilot/pkg", b""),
+        (b"COPILOT_PKG_CACHE_HOME=/run/coding-agents/home", b""),
+        (b"COPILOT_PKG_CACHE_HOME=/run/coding-agents/homes", b"COPILOT_PKG_CACHE_HOME"),
+        (b"COPILOT_PKG_CACHE_HOME=/run/coding-agents/home/../../w", b"COPILOT_PKG_CACHE_HOME"),
+        (b"COPILOT_PKG_CACHE_HOME=/run/coding-agents/home/..", b"COPILOT_PKG_CACHE_HOME"),
+        (b"COPILOT_PKG_CACHE_HOME=/run/coding-agents/home/" + b"x" * 200, b"COPILOT_PKG_CACHE_HOME"),  # its beginning
         (b"COPILOT_HOME=/w", b""),
         (b"LOCPATH=/w", b"LOCPATH"),
         (b"LD_" + b"x" * 61, b"LD_" + b"x" * 61),  # its beginning only

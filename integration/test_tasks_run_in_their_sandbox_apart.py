@@ -99,8 +99,10 @@ def test_what_an_engine_masks_below_proc_stays_masked() -> None:
 )
 def test_the_trap_finds_what_a_path_means_in_there(script: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """By whatever name: a rule on the file's own holds, and the record has it."""
-    for directory in (place := tmp_path_factory.mktemp("place"), place.parent, place.parent.parent):
-        directory.chmod(0o777)
+    place = tmp_path_factory.mktemp("place")
+    place.chmod(0o777)
+    for directory in (place.parent, place.parent.parent):
+        directory.chmod(0o755)
     target = place / "program"
     target.write_bytes(Path("/bin/true").read_bytes())
     target.chmod(0o755)

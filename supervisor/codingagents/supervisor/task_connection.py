@@ -66,6 +66,7 @@ class TaskConnection:
         self._closer = closer
         self._lock = threading.Lock()
         self._closed = False
+        self._being_taken = False  # by a thread, which then is to close what `close` leaves to it
         self.descriptors: list[int] = []
 
     def fileno(self) -> int:
@@ -74,7 +75,10 @@ class TaskConnection:
 
     async def readable(self) -> None:
         """Return once there is something to take, or nothing will come any more."""
-        await trio.lowlevel.wait_readable(self._socket)
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self._socket)
 
     async def receive(self, most_descriptors: int = 0) -> tuple[bytes, bool]:
         """Return what was sent next, and whether descriptors came that there was no room for.
@@ -112,15 +116,17 @@ class TaskConnection:
 
     def close(self) -> None:
         """Be gone for the other end, at once; the rest soon."""
-        with self._lock:
-            already, self._closed = self._closed, True
-        if already:
+        if self._closed:
             return
-        self.close_descriptors()
-        trio.lowlevel.notify_closing(self._socket)
-        with contextlib.suppress(OSError):  # it is gone
+        trio.lowlevel.notify_closing(self._socket)  # as long as its number is its own
+        with contextlib.suppress(OSError):  # the other end is gone
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._closer.close([self._socket.detach()])
+        with self._lock:
+            self._closed = True
+            being_taken = self._being_taken
+        self.close_descriptors()
+        if not being_taken:
+            self._closer.close([self._socket.detach()])
 
     def __enter__(self) -> Self:
         return self
@@ -129,15 +135,23 @@ class TaskConnection:
         self.close()
 
     def _take(self, room: int) -> tuple[bytes, bool]:
-        data, ancillary, flags, _ = self._socket.recvmsg(_PIECE, room, socket.MSG_CMSG_CLOEXEC)
-        received = array.array("i")
-        for _, _, payload in ancillary:
-            received.frombytes(payload)
         with self._lock:
-            abandoned = self._closed
-            if not abandoned:
-                self.descriptors += received
-        if abandoned:
-            for descriptor in received:
+            if self._closed:
+                return b"", False
+            self._being_taken = True
+        received = array.array("i")
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(_PIECE, room, socket.MSG_CMSG_CLOEXEC)
+            for _, _, payload in ancillary:
+                received.frombytes(payload)
+            return data, bool(flags & socket.MSG_CTRUNC)
+        finally:
+            with self._lock:
+                self._being_taken = False
+                abandoned: list[int] = []
+                if self._closed:
+                    abandoned = [*received, self._socket.detach()]
+                else:
+                    self.descriptors += received
+            for descriptor in abandoned:
                 os.close(descriptor)
-        return data, bool(flags & socket.MSG_CTRUNC)

@@ -164,7 +164,7 @@ async def test_connections_have_a_limit_and_half_open_ones_count(scene: Scene) -
     await late.ask(b"id")
     assert await refused(late, scene) == f"the runner has {runner.MAX_CONNECTIONS} connections already"
     clients.pop().close()
-    await trio.testing.wait_all_tasks_blocked()
+    await task_scene.until(lambda: scene.runner._asking < runner.MAX_CONNECTIONS)  # a thread has seen that it is gone
     await running(scene)  # the control: there is room again
 
 

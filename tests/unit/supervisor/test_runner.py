@@ -120,17 +120,19 @@ async def test_descriptors_are_three_and_what_else_comes_is_closed(scene: Scene)
         await client.ask(b"id", descriptors=[0] * count)
         assert "3 descriptors" in await refused(client, scene)
         client.close()
-    assert open_descriptors() == before
+    await task_scene.until(lambda: open_descriptors() == before)
 
 
 @task_scene.of
 async def test_descriptors_that_come_later_are_never_ours(scene: Scene) -> None:
+    nothing = open_descriptors()
     client, keeper = await running(scene)
-    await trio.testing.wait_all_tasks_blocked()
+    # Each end of the connection and of the task's channel, and what the keeper was handed.
+    await task_scene.until(lambda: len(open_descriptors()) - len(nothing) == 4 + 3)
     before = open_descriptors()
     await client.send(b"signal 10\n", [0] * 100)
     assert await keeper.order() is not None
-    assert open_descriptors() == before
+    await task_scene.until(lambda: open_descriptors() == before)
 
 
 @task_scene.of(clock=True)

@@ -75,12 +75,13 @@ def of_tasks() -> list[int]:
     return found
 
 
-def wait_until_none() -> None:
+def wait_until_left(*pids: int) -> None:
+    """Return once these are all: what is killed closes its files before it is gone."""
     for _ in range(int(rig.PATIENCE / 0.02)):
-        if not of_tasks():
+        if of_tasks() == [*pids]:
             return
         time.sleep(0.02)
-    raise AssertionError(f"left: {of_tasks()}")
+    raise AssertionError(f"left: {of_tasks()}, not {pids}")
 
 
 def test_it_reaches_neither_its_keeper_nor_the_task_parent_nor_the_supervisor(tasks: Tasks) -> None:
@@ -121,7 +122,7 @@ def test_it_does_not_outlive_its_end(tasks: Tasks, script: str, how: str) -> Non
     else:
         task.channel.shutdown(1)
     task.over()
-    wait_until_none()
+    wait_until_left()
 
 
 def test_a_fork_storm_ends_with_its_task(tasks: Tasks) -> None:
@@ -165,7 +166,7 @@ def test_what_a_killed_keeper_leaves_is_killed_too_and_no_other_task(tasks: Task
     os.kill(parent_of(task.pid), signal.SIGKILL)
     assert not any(isinstance(report, TaskOver) for report in task.until_eof())
     assert task.output() == b"", "the last of them is gone"
-    assert of_tasks() == [other.pid]
+    wait_until_left(other.pid)
     other.kill()
     other.over()
 

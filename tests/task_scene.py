@@ -104,9 +104,12 @@ class Host:
     def __init__(self) -> None:
         self._send, self.made = trio.open_memory_channel[Keeper](1000)
         self.broken = ""
+        self.fault: Exception | None = None  # that nobody thought of
         self.all: list[Keeper] = []
 
     async def make(self, channel: socket.socket, descriptors: Sequence[int]) -> None:
+        if self.fault is not None:
+            raise self.fault
         if self.broken:
             raise ProcessError(self.broken)
         keeper = Keeper(list(map(os.dup, [channel.fileno(), *descriptors])))

@@ -364,5 +364,5 @@ def _install_shells(agent_uid: int) -> None:
     """Write the task shells. Without them a routed agent runs no command, and says so itself."""
     try:
         shells.install(agent_uid)
-    except ProcessError as error:
+    except (ProcessError, OSError) as error:
         complain(f"there are no task shells: {error}")

@@ -18,6 +18,7 @@ import trio
 
 from codingagents.supervisor import task_request
 from codingagents.supervisor.accepting import next_connection
+from codingagents.supervisor.complaints import complain
 from codingagents.supervisor.event_log import EventLog
 from codingagents.supervisor.task_connection import Closer, TaskConnection
 from codingagents.supervisor.task_life import Requester, TaskLife, Why
@@ -76,7 +77,7 @@ class Runner:
                 while True:
                     await self._closer.room()
                     connection = await next_connection(accepting)
-                    nursery.start_soon(self._attend, TaskConnection(connection, self._closer))
+                    nursery.start_soon(self._attend_safely, TaskConnection(connection, self._closer))
 
     def rows(self) -> list[TaskRow]:
         """Return all tasks, in order of their numbers."""
@@ -105,32 +106,40 @@ class Runner:
 
     # -- of one connection -----------------------------------------------------------------------------------------
 
-    async def _attend(self, connection: TaskConnection) -> None:
-        with connection:
-            requester = Requester(connection)
-            reading = Reading(connection)
-            self._asking += 1
-            try:
-                prepared, behind = await self._ask(requester, reading)
-                life = await self._make(prepared, requester)
-            except GoneError as error:
-                if error.asked:
-                    self._log.record(requester.refused(str(error)))
-                return
-            except (RequestError, ProcessError) as error:
-                self._log.record(requester.refused(self._scrubber.scrub_text(str(error))))
-                await requester.answer(task_request.refusal(str(error)))
-                return
-            finally:
-                self._asking -= 1
-                connection.close_descriptors()
-                self._let_go(requester)
-            self._lives.add(life)
-            try:
-                await life.live(behind)
-            finally:
-                self._lives.remove(life)
-                self._tell()
+    async def _attend_safely(self, connection: TaskConnection) -> None:
+        """Have a fault of ours end one task, by EOF to its keeper, and not the session."""
+        requester = Requester(connection)
+        try:
+            with connection:
+                await self._attend(requester)
+        except Exception as error:
+            self._log.record(requester.refused(f"internal error: {type(error).__name__}"))
+            complain(f"a task was ended after an internal error: {error!r}")
+
+    async def _attend(self, requester: Requester) -> None:
+        reading = Reading(requester.connection)
+        self._asking += 1
+        try:
+            prepared, behind = await self._ask(requester, reading)
+            life = await self._make(prepared, requester)
+        except GoneError as error:
+            if error.asked:
+                self._log.record(requester.refused(str(error)))
+            return
+        except (RequestError, ProcessError) as error:
+            self._log.record(requester.refused(self._scrubber.scrub_text(str(error))))
+            await requester.answer(task_request.refusal(str(error)))
+            return
+        finally:
+            self._asking -= 1
+            requester.connection.close_descriptors()
+            self._let_go(requester)
+        self._lives.add(life)
+        try:
+            await life.live(behind)
+        finally:
+            self._lives.remove(life)
+            self._tell()
 
     async def _ask(self, requester: Requester, reading: Reading) -> tuple[Prepared, bytes]:
         """Return what is asked for, and what came behind it."""

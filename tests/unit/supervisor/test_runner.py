@@ -159,6 +159,19 @@ async def test_who_goes_before_its_request_is_whole_is_recorded_but_no_mere_look
 
 
 @task_scene.of
+async def test_a_fault_of_ours_ends_one_task_and_is_recorded(scene: Scene) -> None:
+    scene.host.fault = RuntimeError("nobody thought of this")
+    client = await scene.client()
+    await client.ask(b"id")
+    assert await client.line() == b""
+    event = await scene.event()
+    assert isinstance(event, TaskRefused)
+    assert event.reason == "internal error: RuntimeError"
+    scene.host.fault = None
+    await running(scene)
+
+
+@task_scene.of
 async def test_connections_have_a_limit_and_half_open_ones_count(scene: Scene) -> None:
     clients = [await scene.client() for _ in range(runner.MAX_CONNECTIONS)]
     await trio.testing.wait_all_tasks_blocked()
